@@ -1,0 +1,1 @@
+"""The network, one file per neighbour: each a small Protocol and the real thing behind it."""

@@ -1,0 +1,1 @@
+"""The maths: arrays in, arrays out. No network, no clock, no environment; imports nothing of ours."""

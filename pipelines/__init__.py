@@ -1,0 +1,1 @@
+"""Programs that end and leave an artifact."""

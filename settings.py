@@ -1,0 +1,137 @@
+"""Typed settings: the only place that reads the environment. `.env.example` mirrors this file.
+
+Every key is read from `MINIMART_<NAME>` (or a line of `.env`). A missing, unknown or wrong value stops the
+process in under two seconds with the key, the value, what is allowed and the fix.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent
+
+
+class Settings(BaseSettings):
+    """All knobs of one Minimart platform. Ports are moved together by `port_offset`, data lies under `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="MINIMART_", env_file=ROOT / ".env", extra="forbid", frozen=True)
+
+    # Where and how
+    home: Path = Field(ROOT / ".minimart", description="folder of everything the platform writes")
+    environment: Literal["development", "production"] = Field("development", description="default secrets are refused in production")
+    host: str = Field("127.0.0.1", description="address that our services listen on; loopback unless you ask")
+    port_offset: int = Field(0, ge=0, le=30000, description="added to every port, so that two platforms can run side by side")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    seed: int = Field(7, ge=0, description="seed of everything random: same seed, same history")
+    threads: int = Field(2, ge=1, le=64, description="threads a training or search library may use")
+
+    # Data
+    data: Path | None = Field(None, description="folder with your own items and events; empty: the simulator's marketplace")
+    sim_shoppers: int = Field(8000, ge=50, le=1_000_000, description="simulated shoppers")
+    sim_items: int = Field(4000, ge=100, le=1_000_000, description="simulated catalogue size")
+    sim_days: int = Field(30, ge=7, le=365, description="days of simulated history")
+    sim_live_rate: float = Field(1.0, ge=0, le=1000, description="live simulated feed requests per second")
+
+    # Neighbours: empty means the native part that `make demo` starts on this machine
+    kafka_bootstrap: str = Field("", description="host:port[,host:port] of Kafka")
+    kafka_partitions: int = Field(4, ge=1, le=512, description="partitions of every topic (co-partitioned, so one number)")
+    redis_url: str = Field("", description="redis://host:port/db of the online store")
+    mlflow_uri: str = Field("", description="http(s) address of the MLflow server")
+    triton_grpc: str = Field("", description="host:port of Triton's gRPC endpoint")
+
+    # Ports of the native stack before `port_offset`
+    shop_port: int = Field(8080, ge=1, le=65535)
+    collector_port: int = Field(8081, ge=1, le=65535)
+    recommender_port: int = Field(8082, ge=1, le=65535)
+    stream_features_port: int = Field(8083, ge=1, le=65535, description="/livez /readyz /metrics of the stream worker")
+    event_log_port: int = Field(8084, ge=1, le=65535, description="/livez /readyz /metrics of the event log")
+    simulator_port: int = Field(8085, ge=1, le=65535, description="/livez /readyz /metrics of the live simulator")
+    mlflow_port: int = Field(8086, ge=1, le=65535)
+    triton_http_port: int = Field(8087, ge=1, le=65535)
+    triton_grpc_port: int = Field(8088, ge=1, le=65535)
+    triton_metrics_port: int = Field(8089, ge=1, le=65535)
+    kafka_port: int = Field(8091, ge=1, le=65535)
+    kafka_controller_port: int = Field(8092, ge=1, le=65535)
+    redis_port: int = Field(8093, ge=1, le=65535)
+    prometheus_port: int = Field(8094, ge=1, le=65535)
+    alertmanager_port: int = Field(8095, ge=1, le=65535)
+
+    # Recommender: milliseconds a stage may take before it is skipped and named in `degraded`
+    budget_retrieve_ms: float = Field(60, gt=0, le=10_000)
+    budget_features_ms: float = Field(40, gt=0, le=10_000)
+    budget_prerank_ms: float = Field(60, gt=0, le=10_000)
+    budget_rank_ms: float = Field(80, gt=0, le=10_000)
+    budget_rerank_ms: float = Field(40, gt=0, le=10_000)
+
+    def port(self, part: str) -> int:
+        """The port of a part with the offset added, e.g. `port("recommender")` or `port("triton_grpc")`."""
+        return int(getattr(self, f"{part}_port")) + self.port_offset
+
+    def url(self, part: str) -> str:
+        """`http://host:port` of one of our HTTP parts."""
+        return f"http://{self.host}:{self.port(part)}"
+
+    @cached_property
+    def kafka(self) -> str:
+        return self.kafka_bootstrap or f"{self.host}:{self.port('kafka')}"
+
+    @cached_property
+    def redis(self) -> str:
+        return self.redis_url or f"redis://{self.host}:{self.port('redis')}/0"
+
+    @cached_property
+    def mlflow(self) -> str:
+        return self.mlflow_uri or self.url("mlflow")
+
+    @cached_property
+    def triton(self) -> str:
+        return self.triton_grpc or f"{self.host}:{self.port('triton_grpc')}"
+
+    # The folders under `home`, each written by the one part named beside it
+    @property
+    def lake(self) -> Path:
+        """Parquet event log: services/event_log, pipelines/seed_history, pipelines/import_data."""
+        return self.home / "lake"
+
+    @property
+    def published(self) -> Path:
+        """Verified model bundles that serving reads: pipelines/publish."""
+        return self.home / "published"
+
+    @property
+    def triton_models(self) -> Path:
+        """Triton's model repository: pipelines/publish."""
+        return self.home / "triton"
+
+    @property
+    def features(self) -> Path:
+        """Feast's registry and the compiled feature plan: pipelines/apply_features."""
+        return self.home / "features"
+
+    @property
+    def truth(self) -> Path:
+        """The simulator's planted truth; only the simulator, tests and pipelines/evaluate may read it."""
+        return self.home / "truth"
+
+    @property
+    def work(self) -> Path:
+        """Scratch and checkpoints of the pipelines."""
+        return self.home / "work"
+
+
+def load_settings() -> Settings:
+    """Read and check the settings; exit with one clear line per wrong key."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"settings: MINIMART_{'.'.join(str(p) for p in e['loc']).upper()} = {e.get('input')!r}: {e['msg']}; "
+            "see .env.example for what is allowed, and change it there or in the environment"
+            for e in error.errors()
+        ]
+        raise SystemExit("\n".join(lines)) from None
