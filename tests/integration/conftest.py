@@ -1,0 +1,57 @@
+"""Real servers on free ports, one of each per test session, started by the code that starts the native stack.
+
+A test that kills or stops a server starts its own with the functions here, so that the shared ones stay up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipelines.stack import kafka_broker, mlflow_server, redis_server
+from pipelines.stack.launch import free_ports, running
+
+HOST = "127.0.0.1"
+
+
+@contextmanager
+def kafka_server(folder: Path) -> Iterator[str]:
+    """A broker of its own; gives `host:port`."""
+    port, controller = free_ports(2)
+    launch = kafka_broker.launch(folder, host=HOST, port=port, controller_port=controller, heap_mb=256)
+    with running(launch, log=folder / "kafka.log", ready=lambda: kafka_broker.ready(HOST, port)):
+        yield f"{HOST}:{port}"
+
+
+@contextmanager
+def redis_process(folder: Path) -> Iterator[str]:
+    """A Redis of its own; gives its URL."""
+    (port,) = free_ports(1)
+    with running(redis_server.launch(folder, host=HOST, port=port), log=folder / "redis.log", ready=lambda: redis_server.ready(HOST, port)):
+        yield f"redis://{HOST}:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of an empty broker without automatic topic creation."""
+    with kafka_server(tmp_path_factory.mktemp("kafka")) as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Redis that tests share: use keys of your own, or flush it first."""
+    with redis_process(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an MLflow server with an empty store."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    (port,) = free_ports(1)
+    with running(mlflow_server.launch(folder, host=HOST, port=port), log=folder / "mlflow.log", ready=lambda: mlflow_server.ready(HOST, port)):
+        yield f"http://{HOST}:{port}"
