@@ -54,10 +54,13 @@ def check_digests(jars: list[Path]) -> None:
     found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
-        raise Corrupt(f"Kafka's jars differ from {DIGESTS.relative_to(ROOT)}: {', '.join(wrong)}; remove {JARS} and try again")
+        listed = DIGESTS.relative_to(ROOT)
+        raise Corrupt(f"Kafka's jars differ from {listed}: {', '.join(wrong)}; remove {JARS} and try again")
 
 
-def launch(folder: Path, *, host: str, port: int, controller_port: int, partitions: int = 4, heap_mb: int = 512) -> Launch:
+def launch(
+    folder: Path, *, host: str, port: int, controller_port: int, partitions: int = 4, heap_mb: int = 512
+) -> Launch:
     """Write the configuration, format the folder once, and say how to start the broker."""
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
@@ -88,7 +91,8 @@ def _format(java: tuple[str, ...], properties: Path) -> None:
     command = (*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", str(properties), "--ignore-formatted")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
-        raise Unavailable(f"Kafka could not format {properties.parent / 'data'}: {(done.stderr or done.stdout).strip()[-800:]}")
+        said = (done.stderr or done.stdout).strip()[-800:]
+        raise Unavailable(f"Kafka could not format {properties.parent / 'data'}: {said}")
 
 
 def _properties(data: Path, host: str, port: int, controller_port: int, partitions: int) -> str:
@@ -102,7 +106,7 @@ def _properties(data: Path, host: str, port: int, controller_port: int, partitio
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(data),
         "num.partitions": str(partitions),
-        "auto.create.topics.enable": "false",  # a misspelt topic is an error, and compaction is set when a topic is made
+        "auto.create.topics.enable": "false",  # a misspelt topic is an error; compaction is set when a topic is made
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "8",
         "transaction.state.log.replication.factor": "1",
@@ -128,7 +132,7 @@ def _resolve(download: Path) -> list[Path]:
     logging.getLogger("jgo").setLevel(logging.ERROR)  # it warns about the absent `jar` tool, which nothing here needs
     try:
         environment = jgo.build(ENDPOINT, cache_dir=download)
-    except Exception as error:  # noqa: BLE001 - jgo raises many kinds, each of which means the download failed
+    except Exception as error:  # jgo raises many kinds, each of which means that the download failed
         raise Unavailable(f"cannot download Kafka {VERSION} ({error}); check the network and try again") from error
     return sorted(Path(environment.path).rglob("*.jar"))
 

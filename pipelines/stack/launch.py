@@ -57,7 +57,9 @@ def port_open(host: str, port: int, timeout_s: float = 0.5) -> bool:
 
 
 @contextlib.contextmanager
-def running(launch: Launch, *, log: Path, ready: Callable[[], bool], timeout_s: float = 90) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    launch: Launch, *, log: Path, ready: Callable[[], bool], timeout_s: float = 90
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start the process, wait until `ready()`, and stop it and its children at the end of the block.
 
     Raises Unavailable with the end of its log when it exits early or is not ready within `timeout_s` seconds.
@@ -69,7 +71,7 @@ def running(launch: Launch, *, log: Path, ready: Callable[[], bool], timeout_s: 
             stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )
     try:
-        _await(process, ready, timeout_s, log)
+        _await(process, launch.command[0], ready, timeout_s, log)
         yield process
     finally:
         stop(process)
@@ -87,11 +89,14 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 10) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool], timeout_s: float, log: Path) -> None:
+def _await(
+    process: subprocess.Popen[bytes], name: str, ready: Callable[[], bool], timeout_s: float, log: Path
+) -> None:
     deadline = time.monotonic() + timeout_s
     while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            ended = f"ended with {process.returncode}" if process.poll() is not None else f"is not ready after {timeout_s:.0f} s"
+        ended = process.poll()
+        if ended is not None or time.monotonic() > deadline:
+            how = f"is not ready after {timeout_s:.0f} s" if ended is None else f"ended with exit code {ended}"
             tail = log.read_text(errors="replace")[-2000:]
-            raise Unavailable(f"{Path(process.args[0]).name} {ended}; the end of {log}:\n{tail}")  # type: ignore[index, arg-type]
+            raise Unavailable(f"{Path(name).name} {how}; the end of {log}:\n{tail}")
         time.sleep(0.1)

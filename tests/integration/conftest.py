@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pipelines.stack import kafka_broker, mlflow_server, redis_server
-from pipelines.stack.launch import free_ports, running
+from pipelines.stack import kafka_broker, mlflow_server, redis_server, triton_server
+from pipelines.stack.launch import CannotRun, free_ports, running
 
 HOST = "127.0.0.1"
 
@@ -30,7 +31,8 @@ def kafka_server(folder: Path) -> Iterator[str]:
 def redis_process(folder: Path) -> Iterator[str]:
     """A Redis of its own; gives its URL."""
     (port,) = free_ports(1)
-    with running(redis_server.launch(folder, host=HOST, port=port), log=folder / "redis.log", ready=lambda: redis_server.ready(HOST, port)):
+    launch = redis_server.launch(folder, host=HOST, port=port)
+    with running(launch, log=folder / "redis.log", ready=lambda: redis_server.ready(HOST, port)):
         yield f"redis://{HOST}:{port}/0"
 
 
@@ -53,5 +55,35 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an MLflow server with an empty store."""
     folder = tmp_path_factory.mktemp("mlflow")
     (port,) = free_ports(1)
-    with running(mlflow_server.launch(folder, host=HOST, port=port), log=folder / "mlflow.log", ready=lambda: mlflow_server.ready(HOST, port)):
+    launch = mlflow_server.launch(folder, host=HOST, port=port)
+    with running(launch, log=folder / "mlflow.log", ready=lambda: mlflow_server.ready(HOST, port)):
         yield f"http://{HOST}:{port}"
+
+
+@dataclass(frozen=True)
+class Triton:
+    """A running server: `models` is its (empty) repository, loads are explicit."""
+
+    grpc: str
+    http: str
+    models: Path
+
+
+@contextmanager
+def triton_process(folder: Path) -> Iterator[Triton]:
+    """A Triton of its own. Raises CannotRun where the wheel does not work."""
+    http, grpc, metrics = free_ports(3)
+    models = folder / "models"
+    launch = triton_server.launch(folder, models=models, host=HOST, http_port=http, grpc_port=grpc, metrics_port=metrics)
+    with running(launch, log=folder / "triton.log", ready=lambda: triton_server.ready(HOST, http)):
+        yield Triton(f"{HOST}:{grpc}", f"http://{HOST}:{http}", models)
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A Triton that tests share: give models names of your own."""
+    try:
+        with triton_process(tmp_path_factory.mktemp("triton")) as server:
+            yield server
+    except CannotRun as reason:
+        pytest.skip(reason.detail)
