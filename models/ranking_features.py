@@ -19,17 +19,19 @@ Floats = NDArray[np.floating[Any]]
 
 USER: Final = (
     "user_clicks_count_1h", "user_clicks_count_24h", "user_clicks_count_7d",
-    "user_impressions_count_24h", "user_carts_count_24h", "user_orders_count_7d",
-    "user_click_price_mean_24h", "user_click_price_mean_7d", "user_click_items_distinct_7d",
+    "user_feeds_count_24h", "user_carts_count_24h", "user_orders_count_7d",
+    "user_click_price_mean_24h", "user_click_price_mean_7d", "user_click_price_min_7d", "user_click_price_max_7d",
+    "user_click_items_distinct_7d", "user_click_categories_distinct_7d",
 )
 ITEM: Final = (
     "item_impressions_count_1h", "item_impressions_count_24h", "item_impressions_count_7d",
     "item_clicks_count_1h", "item_clicks_count_24h", "item_clicks_count_7d",
     "item_carts_count_24h", "item_carts_count_7d", "item_orders_count_24h", "item_orders_count_7d",
-    "item_buyers_distinct_7d",
+    "item_buyers_distinct_7d", "item_clickers_distinct_24h",
 )
 USER_CATEGORY: Final = (
     "uc_clicks_count_1h", "uc_clicks_count_24h", "uc_clicks_count_7d", "uc_carts_count_7d", "uc_orders_count_7d",
+    "uc_click_price_mean_7d",
 )
 SOURCES: Final = ("two_tower", "cooccurrence", "trending", "new_items")
 RETRIEVAL: Final = (
@@ -40,8 +42,9 @@ STATIC: Final = ("price_cents", "age_hours")
 DERIVED: Final = (
     *(f"from_{source}" for source in SOURCES), "source_count",
     "item_log_price", "item_log_age_hours",
-    "price_ratio_24h", "price_ratio_7d",
-    "category_affinity_24h", "category_affinity_7d", "recent_category_share", "same_category_as_last", "recent_position",
+    "price_ratio_24h", "price_ratio_7d", "price_ratio_category",
+    "category_affinity_24h", "category_affinity_7d", "recent_category_share", "same_category_as_last",
+    "recent_position",
     "item_ctr_24h", "item_ctr_7d", "item_cart_rate_7d", "item_order_rate_7d", "item_momentum",
     "hour_sin", "hour_cos", "weekday", "device",
 )
@@ -70,8 +73,8 @@ class RankingInputs:
     user_category: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """[n] each: user_category_activity windows of (this shopper, the candidate's category)."""
     retrieval: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """[n] each: `two_tower_score` (cosine), `cooccurrence_score`, `popularity_score` of every candidate, whatever source
-    it came from; `<source>_rank` (1-based place in that source's list, NaN where the source did not return it)."""
+    """[n] each: `two_tower_score` (cosine), `cooccurrence_score`, `popularity_score` of every candidate, whatever
+    source it came from; `<source>_rank` (1-based place in that source's list, NaN where it did not return it)."""
     category: NDArray[Any] | None = None
     """[n] category of each candidate (strings or codes), compared with `recent_categories`."""
     item_ids: NDArray[Any] | None = None
@@ -127,7 +130,8 @@ def _prices_and_age(inputs: RankingInputs, n: int) -> dict[str, NDArray[Any]]:
     out = {"item_log_price": log_price, "item_log_age_hours": np.log1p(np.maximum(age, 0))}
     for window in ("24h", "7d"):
         mean = inputs.user.get(f"user_click_price_mean_{window}", np.nan)
-        out[f"price_ratio_{window}"] = log_price - np.log1p(max(mean, 0.0)) if mean == mean else np.full(n, np.nan)
+        out[f"price_ratio_{window}"] = log_price - np.log1p(mean)
+    out["price_ratio_category"] = log_price - np.log1p(_column(inputs.user_category, "uc_click_price_mean_7d", n))
     return out
 
 

@@ -1,0 +1,60 @@
+"""The index by size, its recall, and maximal marginal relevance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.ann_index import AnnConfig, AnnIndex
+from models.diversity import mmr
+
+
+def clustered(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(40, d))[rng.integers(0, 40, n)] + 0.4 * rng.normal(size=(n, d))
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("exact_below", "recall"), [(10_000, 1.0), (100, 0.95)])
+def test_recall_and_round_trip(tmp_path: Path, exact_below: int, recall: float) -> None:
+    vectors = clustered(3000)
+    AnnIndex.build(vectors, AnnConfig(exact_below=exact_below, lists_per_root=1)).save(tmp_path / "items.faiss")
+    index, queries = AnnIndex.load(tmp_path / "items.faiss"), clustered(50, seed=1)
+    scores, rows = index.search(queries, 100)
+    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :100]
+    assert np.mean([len(set(a) & set(b)) / 100 for a, b in zip(rows, exact, strict=True)]) >= recall
+    assert len(index) == 3000
+    assert index.dim == 16
+    assert np.all(np.diff(scores, axis=1) <= 1e-6)
+    np.testing.assert_allclose(index.score(queries[0], rows[0]), scores[0], atol=0.02)
+
+
+def test_more_than_there_is(tmp_path: Path) -> None:
+    assert AnnIndex.build(clustered(5)).search(clustered(1), 50)[1].shape == (1, 5)
+    (tmp_path / "x").write_bytes(b"no index")
+    with pytest.raises(ValueError, match="not a FAISS index"):
+        AnnIndex.load(tmp_path / "x")
+
+
+@given(st.integers(0, 1000), st.integers(0, 30), st.floats(0, 1))
+def test_mmr_is_a_choice_without_repeats(seed: int, k: int, balance: float) -> None:
+    vectors = clustered(20, seed=seed)
+    relevance = np.random.default_rng(seed).random(20)
+    order = mmr(relevance, vectors, k, balance)
+    assert len(order) == min(k, 20) == len(set(order.tolist()))
+    if k:
+        assert order[0] == np.argmax(relevance)
+
+
+def test_mmr_balance() -> None:
+    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    relevance = np.array([1.0, 0.9, 0.5])
+    assert mmr(relevance, vectors, 3, 1.0).tolist() == [0, 1, 2]
+    assert mmr(relevance, vectors, 3, 0.3).tolist() == [0, 2, 1]
+    assert mmr(np.zeros(0), np.zeros((0, 2)), 3).tolist() == []
+    with pytest.raises(ValueError, match="balance"):
+        mmr(relevance, vectors, 3, 1.5)
