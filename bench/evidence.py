@@ -1,0 +1,113 @@
+"""Write the generated parts of README.md: the tree, the picture and the numbers. `--check` compares instead (exit 1).
+
+The tree comes from the modules' own docstrings, the picture from the one list of parts, and the numbers from the files
+under `bench/results`, so that nobody types any of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "bench" / "results"
+PACKAGES = ("feature_repo", "adapters", "models", "pipelines", "services", "bench")
+WIDTH = 30
+REST = (
+    ("deploy/", "native set-up, Triton's model configurations and backend, Prometheus and its alerts"),
+    ("tests/", "unit/ (no network) integration/ (one real server each) model/ data/ e2e/ (the whole platform)"),
+    ("docs/", "your own data, and why it is built as it is"),
+    ("requirements/", "locked with hashes: serving, platform, training, dev, triton"),
+    ("settings.py", "the only reader of the environment; .env.example mirrors it"),
+    ("Makefile", "the front door: bare `make` prints help, CI uses the same verbs"),
+)
+
+
+def summary(path: Path) -> str:
+    """The first line of a module's docstring, without its full stop."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.split("\n", 1)[0].rstrip(".")
+
+
+def _line(indent: int, name: str, text: str) -> str:
+    label = " " * indent + name
+    return f"{label:<{WIDTH}} {text}".rstrip()
+
+
+def _folder(folder: Path, indent: int, depth: int) -> list[str]:
+    lines = []
+    for path in sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name)):
+        if path.is_dir() and (path / "__init__.py").exists():
+            lines.append(_line(indent, f"{path.name}/", summary(path / "__init__.py")))
+            if depth > 0:
+                lines += _folder(path, indent + 2, depth - 1)
+        elif path.suffix == ".py" and not path.name.startswith("__"):
+            lines.append(_line(indent, path.name, summary(path)))
+    return lines
+
+
+def tree() -> str:
+    """The annotated tree, a line per folder and module."""
+    lines: list[str] = []
+    for package in PACKAGES:
+        folder = ROOT / package
+        lines.append(_line(0, f"{package}/", summary(folder / "__init__.py")))
+        lines += _folder(folder, 2, 1 if package == "services" else 0)
+    lines += [_line(0, name, text) for name, text in REST]
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def picture() -> str:
+    """The parts and who speaks to whom, as a Mermaid flow chart."""
+    from pipelines.stack.parts import mermaid
+
+    return f"```mermaid\n{mermaid()}\n```"
+
+
+def result(name: str) -> dict[str, Any]:
+    """One committed result file. Raises FileNotFoundError naming the command that makes it."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.relative_to(ROOT)} is missing: `make bench` writes it")
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def blocks() -> dict[str, str]:
+    """Every generated block of the README by its marker's name."""
+    from bench.numbers import numbers
+
+    return {"picture": picture(), "tree": tree(), "numbers": numbers()}
+
+
+def render(readme: str, generated: dict[str, str]) -> str:
+    """The README's text with every generated block replaced. Raises ValueError if a marker is missing."""
+    for name, text in generated.items():
+        start, end = f"<!-- {name}: start", f"<!-- {name}: end -->"
+        if start not in readme or end not in readme:
+            raise ValueError(f"README.md lacks the markers of the generated block '{name}'")
+        head, rest = readme.split(start, 1)
+        opening, tail = rest.split("-->", 1)
+        readme = f"{head}{start}{opening}-->\n{text}\n{end}{tail.split(end, 1)[1]}"
+    return readme
+
+
+def main() -> int:
+    current = README.read_text(encoding="utf-8")
+    wanted = render(current, blocks())
+    if "--check" in sys.argv[1:]:
+        if wanted != current:
+            print("README.md is not what the code and bench/results say: run `make evidence`", file=sys.stderr)
+            return 1
+        return 0
+    README.write_text(wanted, encoding="utf-8")
+    print("README.md: tree, picture and numbers written")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
