@@ -170,7 +170,8 @@ def encode(event: Event) -> bytes:
 def decode(topic: str, payload: bytes) -> Event:
     """Read one event of `topic`. Raises EventRejected on anything else, a future `version` included."""
     try:
-        return _decoders[topic].decode(payload)
+        event: Event = _decoders[topic].decode(payload)
+        return event
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EventRejected(str(error)) from None
 

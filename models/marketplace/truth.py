@@ -1,0 +1,37 @@
+"""Evaluation's view of the planted truth: what the best possible recommender would know. Not for serving or training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.marketplace import behaviour, names
+from models.marketplace.history import MISSION_SHARE
+from models.marketplace.world import Floats, Ints, World
+
+
+def true_affinity(world: World, users: Ints, items: Ints, t: Ints) -> Floats:
+    """Log-odds-scale utility of items [n, k] for shoppers [n] at t [n] (ms), mission included. Rows of the world."""
+    return behaviour.affinity(world, users, items, t)
+
+
+def click_share(world: World, users: Ints, t: Ints, *, mission_known: bool = True) -> NDArray[Any]:
+    """The chance [n, I] that a shopper's next search at t [n] ends on each item: the oracle's ranking of the catalogue.
+
+    Items not listed yet or out of stock get 0. `mission_known=False` is the oracle that knows tastes only.
+    """
+    everything = np.arange(len(world.category))
+    items = np.broadcast_to(everything, (len(users), len(everything)))
+    weight = np.exp(behaviour.fit(world, users, items, t).astype(np.float64))
+    weight[(world.listed_at[None, :] > t[:, None]) | (world.stock[None, :] == 0)] = 0.0
+    one_hot = np.eye(len(names.CATEGORIES))[world.category]  # [I, C]
+    within = weight / np.maximum(weight @ one_hot @ one_hot.T, 1e-12)
+    category = world.preference[users].astype(np.float64)
+    mission = behaviour.mission_of(world, users, t)
+    if mission_known:
+        bound = np.flatnonzero(mission >= 0)
+        category[bound] *= 1 - MISSION_SHARE
+        category[bound, mission[bound]] += MISSION_SHARE
+    return np.asarray(within * category[:, world.category])
