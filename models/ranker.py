@@ -69,7 +69,7 @@ class RankingRows:
 def train(
     rows: RankingRows, validation: RankingRows, config: RankerConfig, names: Sequence[str], *, threads: int = 2
 ) -> tuple[Any, list[dict[str, float]]]:
-    """A booster and NDCG per iteration; stops early on `validation`, which should lie after `rows` in time."""
+    """A booster and NDCG per iteration; stops early on `validation`, which lies after `rows` in time."""
     data = _dataset(rows, names)
     curve: dict[str, dict[str, list[float]]] = {}
     callbacks = [lightgbm.record_evaluation(curve), lightgbm.early_stopping(config.patience, verbose=False)]
