@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from adapters.errors import Misconfigured, Unavailable
 from settings import ROOT
@@ -77,7 +78,7 @@ def running(
         stop(process)
 
 
-def stop(process: subprocess.Popen[bytes], grace_s: float = 10) -> None:
+def stop(process: subprocess.Popen[Any], grace_s: float = 10) -> None:
     """Ask the process group to end, and end it by force after `grace_s` seconds."""
     for signal_number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):

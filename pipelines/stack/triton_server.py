@@ -23,7 +23,7 @@ from settings import ROOT
 BACKEND = ROOT / "deploy" / "triton-backend" / "onnxruntime"
 _ASK = (
     "import json, sysconfig as s; v = s.get_config_vars();"
-    "print(json.dumps([v.get('LIBDIR') or '', v.get('INSTSONAME') or '', s.get_python_version(), s.get_path('purelib')]))"
+    "print(json.dumps([v.get('LIBDIR') or '', s.get_python_version(), s.get_path('purelib')]))"
 )
 
 
@@ -42,23 +42,23 @@ class Wheel:
 def wheel() -> Wheel:
     """Find the server. Raises CannotRun, with the reason and the fix, where it cannot work."""
     if sys.platform != "linux":
-        raise CannotRun(f"Triton's wheel is for Linux, this is {platform.system()}; models run inside the recommender instead")
+        raise CannotRun(f"Triton's wheel is for Linux, this is {platform.system()}; models run in the recommender")
     python = VENVS / "triton" / "bin" / "python"
     if not python.exists():
-        raise CannotRun("Triton is not installed (.venv/triton is missing); make demo installs it where its wheel exists")
+        raise CannotRun(".venv/triton is missing; make demo installs it where its wheel exists")
     answer = subprocess.run([str(python), "-c", _ASK], capture_output=True, text=True, timeout=30, check=True).stdout
-    libdir, soname, version, purelib = json.loads(answer)
+    libdir, version, purelib = json.loads(answer)
     site = Path(purelib)
     home = site / "pytriton" / "tritonserver"
     stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not (home / "bin" / "tritonserver").exists() or not stub.exists():
         raise CannotRun(
-            f"Triton's wheel has nothing for Python {version} on {platform.machine()}; models run inside the recommender"
+            f"Triton's wheel has nothing for Python {version} on {platform.machine()}; models run in the recommender"
         )
     if not (Path(libdir) / f"libpython{version}.so.1.0").exists():
         raise CannotRun(
-            f"this Python {version} has no shared library ({soname or 'static build'} in {libdir}), which Triton's Python "
-            "backend needs; use the system's Python (Debian: apt install libpython3-dev) or one built with --enable-shared"
+            f"this Python has no libpython{version}.so.1.0 in {libdir}, which Triton's Python backend needs: use the "
+            "system's Python (Debian: apt install libpython3-dev) or one built with --enable-shared"
         )
     libraries = (site / "nvidia_pytriton.libs", Path(libdir))
     return Wheel(home / "bin" / "tritonserver", home / "backends" / "python", stub, site, libraries)

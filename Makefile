@@ -1,0 +1,82 @@
+# The front door. Bare `make` prints what each verb does; CI uses the same verbs.
+# Variables: S= part, JSON=1, YES=1, FOLLOW=1, RATE= SECONDS= of a load test, DATA= folder and MAPPING= file with your own
+# data, ARGS= for pytest, PYTHON= interpreter to build from; every MINIMART_* of .env.example works from the environment.
+
+PYTHON ?= python3
+BOOTSTRAP := $(PYTHON) deploy/native/bootstrap.py
+PLATFORM := .venv/platform/bin/python
+TRAINING := .venv/training/bin/python
+DEV := .venv/dev/bin
+STACK_CLI := $(PLATFORM) -m pipelines.stack
+RATE ?= 50
+SECONDS ?= 30
+STACK ?= native
+
+ifdef DATA
+export MINIMART_DATA := $(abspath $(DATA))
+endif
+ifdef MAPPING
+export MINIMART_MAPPING := $(abspath $(MAPPING))
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test status urls logs down reset doctor walk load check lock replay-dead-letters kill start
+
+help: ## this list
+	@echo "Minimart: make demo, then open what make urls prints."
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  %-22s %s\n", $$1, $$2}'
+
+demo: ## set up, seed, train, serve; DATA=folder [MAPPING=file.toml] for your own data
+	@$(BOOTSTRAP) platform training triton
+	@$(STACK_CLI) demo
+
+test: ## the whole test suite; ARGS="-k name" for a part of it
+	@$(BOOTSTRAP) platform training triton dev
+	@$(DEV)/python -m pytest $(ARGS)
+
+check: ## ruff, mypy and the import walls
+	@$(BOOTSTRAP) dev
+	@$(DEV)/ruff check .
+	@$(DEV)/mypy
+	@$(DEV)/lint-imports
+
+status: $(PLATFORM) ## state of every part; exit 1 if one is unhealthy; JSON=1
+	@$(STACK_CLI) status $(if $(JSON),--json)
+
+urls: $(PLATFORM) ## where things are; JSON=1
+	@$(STACK_CLI) urls $(if $(JSON),--json)
+
+logs: $(PLATFORM) ## one part's log: S=name; FOLLOW=1 stays
+	@$(STACK_CLI) logs "$(S)" $(if $(FOLLOW),--follow)
+
+down: ## stop what we started, and nothing else
+	@if [ -x $(PLATFORM) ]; then $(STACK_CLI) down; else echo "nothing of ours runs"; fi
+
+reset: $(PLATFORM) ## stop and drop the data; asks, unless YES=1
+	@$(STACK_CLI) reset $(if $(YES),--yes)
+
+doctor: ## what this machine has, what is missing and how to install it, ports in use
+	@$(BOOTSTRAP) --doctor
+	@if [ -x $(PLATFORM) ]; then $(STACK_CLI) doctor; fi
+
+walk: $(PLATFORM) ## send one click and follow it through every hop
+	@$(PLATFORM) -m pipelines.walk
+
+load: $(PLATFORM) ## open-loop load on the recommender: RATE=50 SECONDS=30
+	@$(PLATFORM) -m bench.load --rate $(RATE) --seconds $(SECONDS)
+
+kill: $(PLATFORM) ## kill -9 one part to see what happens: S=redis; make start S=redis brings it back
+	@$(STACK_CLI) kill "$(S)"
+
+start: $(PLATFORM) ## start one part that was killed: S=name
+	@$(STACK_CLI) start "$(S)"
+
+replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--help" says how
+	@$(TRAINING) -m pipelines.replay_dead_letters $(ARGS)
+
+lock: ## compile requirements/*.in again, with hashes and without index addresses
+	@$(BOOTSTRAP) dev
+	@$(PYTHON) deploy/native/lock.py
+
+$(PLATFORM) $(TRAINING):
+	@$(BOOTSTRAP) platform training triton

@@ -1,0 +1,111 @@
+"""What must hold before anything is started; each failure is one clear line with the fix, within seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from adapters.errors import Misconfigured
+from pipelines.stack.launch import port_open
+from pipelines.stack.parts import Part
+from settings import Settings
+
+STATE_VERSION = 1  # of what lies under home; raised when an older home cannot be read any more
+DISK_NEEDED = 2 << 30
+MEMORY_NEEDED = 4 << 30
+
+
+def check_state(home: Path) -> None:
+    """Refuse a home that another version of the platform wrote; mark an empty one as ours."""
+    file = home / "VERSION"
+    if not home.exists() or not any(home.iterdir()):
+        home.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{STATE_VERSION}\n")
+        return
+    found = file.read_text().strip() if file.exists() else "none"
+    if found != str(STATE_VERSION):
+        raise Misconfigured(
+            f"the state in {home} is of version {found}, this platform reads version {STATE_VERSION}: drop it with "
+            "`make reset`, or set MINIMART_HOME to another folder"
+        )
+
+
+def check_disk(home: Path, needed: int = DISK_NEEDED) -> None:
+    """Refuse to start where the disk would fill up."""
+    free = shutil.disk_usage(home if home.exists() else home.parent).free
+    if free < needed:
+        raise Misconfigured(
+            f"{free / 2**30:.1f} GiB are free for {home}, {needed / 2**30:.0f} GiB are needed: free some, or set "
+            "MINIMART_HOME to a folder on a larger disk"
+        )
+
+
+def check_ports(parts: Iterable[Part], settings: Settings) -> None:
+    """Refuse when a port of a part that is to be started is taken, naming who has it and the settings that move it."""
+    taken = [
+        f"port {number} ({part.name}, MINIMART_{port.upper()}_PORT) is taken by {holder(number)}"
+        for part in parts
+        for port in part.ports
+        if port_open(settings.host, number := settings.port(port))
+    ]
+    if taken:
+        raise Misconfigured(
+            "\n".join(taken) + "\nstop what has it, set another number, or move every port at once: "
+            f"MINIMART_PORT_OFFSET={settings.port_offset + 1000} make demo"
+        )
+
+
+def check_identity(settings: Settings, identity: dict[str, Any]) -> None:
+    """Refuse other data or another seed than what lies in home; remember it in an empty one."""
+    file = settings.home / "identity.json"
+    if not file.exists():
+        file.write_text(json.dumps(identity, indent=1))
+        return
+    held = json.loads(file.read_text())
+    if held != identity:
+        names = sorted(key for key in held.keys() | identity.keys() if held.get(key) != identity.get(key))
+        changes = ", ".join(f"{name}: {held.get(name)!r} there, {identity.get(name)!r} asked" for name in names)
+        raise Misconfigured(
+            f"{settings.home} holds other data ({changes}): drop it with `make reset`, keep both with "
+            "MINIMART_HOME=another-folder, or ask for what is there"
+        )
+
+
+def identity_of(settings: Settings, mapping: str | None) -> dict[str, Any]:
+    """What the data under home came from. Raises Misconfigured when the folder given does not exist."""
+    if settings.data is None:
+        return {
+            "source": "simulator", "seed": settings.seed, "shoppers": settings.sim_shoppers,
+            "items": settings.sim_items, "days": settings.sim_days,
+        }  # fmt: skip
+    folder = settings.data.resolve()
+    if not folder.is_dir():
+        raise Misconfigured(f"DATA={settings.data} is not a folder: give one with items and events (see docs/data.md)")
+    if mapping and not Path(mapping).is_file():
+        raise Misconfigured(f"MAPPING={mapping} is not a file: give a mapping.toml (see docs/data.md)")
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    return {"source": "import", "folder": str(folder), "mapping": mapping or "", "bytes": files}
+
+
+def holder(port: int) -> str:
+    """Who listens on `port`, as far as this user may see it."""
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            local = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and local and local.port == port and connection.pid:
+                return _describe(connection.pid)
+    return "a process of another user"
+
+
+def _describe(pid: int) -> str:
+    try:
+        command = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        command = "?"
+    return f"pid {pid} ({command[:80]})"
