@@ -1,0 +1,69 @@
+"""Register the feature declarations with Feast and compile them to the plan that the services read.
+
+Writes under settings.features: feature_store.yaml (so that the Feast SDK and CLI work there), registry.db and
+plan.json. Idempotent; needs neither Kafka nor Redis.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from feast import FeatureStore
+
+from feature_repo import features
+from feature_repo.plan import FeaturePlan
+from settings import Settings, load_settings
+
+STORE = """\
+project: {project}
+provider: local
+registry: {{registry_type: sql, path: "sqlite:///{folder}/registry.db", cache_ttl_seconds: 5}}
+online_store: {{type: redis, connection_string: "{redis}"}}
+offline_store: {{type: duckdb}}
+entity_key_serialization_version: 3
+"""
+
+
+def write_atomically(path: Path, payload: bytes) -> None:
+    """Write, sync, rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def compile_plan(folder: Path) -> FeaturePlan:
+    """Write plan.json of the declarations; returns the plan."""
+    write_atomically(folder / "plan.json", features.PLAN.dump())
+    return features.PLAN
+
+
+def store(settings: Settings) -> FeatureStore:
+    """The Feast store of this platform, over its registry, the Parquet history and Redis."""
+    address = settings.redis.removeprefix("redis://")
+    where, _, db = address.partition("/")
+    text = STORE.format(project=features.PROJECT, folder=settings.features.resolve(), redis=f"{where},db={db or 0}")
+    write_atomically(settings.features / "feature_store.yaml", text.encode())
+    return FeatureStore(repo_path=str(settings.features))
+
+
+def apply(settings: Settings) -> FeaturePlan:
+    """Register everything and compile the plan."""
+    plan = compile_plan(settings.features)
+    store(settings).apply(list(features.OBJECTS))
+    return plan
+
+
+def main() -> None:
+    settings = load_settings()
+    plan = apply(settings)
+    count = sum(len(v.features) for v in plan.declared_views)
+    print(f"feature set {plan.version}: {count} features in {len(plan.declared_views)} views -> {settings.features}")
+
+
+if __name__ == "__main__":
+    main()
