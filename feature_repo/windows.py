@@ -33,8 +33,8 @@ WINDOWS: Final[dict[str, Window]] = {w.name: w for w in (
 CLOCK_AHEAD_MS: Final = 5 * MINUTE_MS
 TOO_LATE_MS: Final = 7 * DAY_MS
 
-# An event id seen again within this time of arrival (same topic and partition) is a duplicate.
-DEDUP_HORIZON_MS: Final = DAY_MS
+# An event id whose last sighting in its topic and partition arrived at most this many whole hours ago is a duplicate.
+DEDUP_HOURS: Final = 24
 
 Lateness = Literal["clock_ahead", "too_late"]
 
