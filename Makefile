@@ -20,7 +20,7 @@ export MINIMART_MAPPING := $(abspath $(MAPPING))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test status urls logs down reset doctor walk load check lock replay-dead-letters kill start
+.PHONY: help demo test status urls logs down reset doctor walk load check evidence env-example lock replay-dead-letters kill start
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
@@ -39,6 +39,10 @@ check: ## ruff, mypy and the import walls
 	@$(DEV)/ruff check .
 	@$(DEV)/mypy
 	@$(DEV)/lint-imports
+	@$(DEV)/python -m bench.evidence --check
+
+evidence: $(PLATFORM) ## write the README's tree, picture and numbers again
+	@$(PLATFORM) -m bench.evidence
 
 status: $(PLATFORM) ## state of every part; exit 1 if one is unhealthy; JSON=1
 	@$(STACK_CLI) status $(if $(JSON),--json)
@@ -73,6 +77,9 @@ start: $(PLATFORM) ## start one part that was killed: S=name
 
 replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--help" says how
 	@$(TRAINING) -m pipelines.replay_dead_letters $(ARGS)
+
+env-example: $(PLATFORM) ## write .env.example again from settings.py
+	@$(STACK_CLI) env-example > .env.example
 
 lock: ## compile requirements/*.in again, with hashes and without index addresses
 	@$(BOOTSTRAP) dev

@@ -96,7 +96,8 @@ def suitable_python():
         if path and version_of(path) in WANTED:
             return path
     raise Stop(
-        f"Python 3.11 or 3.12 is needed, {sys.executable} is {platform.python_version()} and neither python3.12 nor python3.11 is on PATH. Install one "
+        f"Python 3.11 or 3.12 is needed, {sys.executable} is {platform.python_version()} and neither python3.12 nor "
+        "python3.11 is on PATH. Install one "
         "(Debian 12: apt install python3 python3-venv; macOS: brew install python@3.12) or name one: "
         "make demo PYTHON=/path/to/python3.12"
     )
@@ -223,7 +224,7 @@ def uv_environment():
 def doctor(python):
     """What is needed before the first `make demo`; `python -m pipelines.stack doctor` says the rest."""
     print("python          {} ({}.{})".format(python, *version_of(python)))
-    print("make            {}".format(shutil.which("make") or "missing: apt install make (macOS: xcode-select --install)"))
+    print(f"make            {shutil.which('make') or 'missing: apt install make (macOS: xcode-select --install)'}")
     print(f"disk            {shutil.disk_usage(str(ROOT)).free / 2**30:.1f} GiB free in {ROOT}")
     for name in LOCKS:
         verb = "make test" if name == "dev" else "make demo"

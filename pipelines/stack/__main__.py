@@ -1,4 +1,4 @@
-"""`python -m pipelines.stack demo|status|urls|logs|down|reset|doctor|kill|start|picture`: what the Makefile calls."""
+"""`python -m pipelines.stack demo|status|urls|logs|down|reset|doctor|kill|stop|start|picture|env-example`: what the Makefile calls."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.prompt import Confirm
 from adapters.errors import MinimartError, Misconfigured
 from pipelines.stack import parts, show
 from pipelines.stack.doctor import examine, table
+from pipelines.stack.env_example import render
 from pipelines.stack.show import console
 from pipelines.stack.supervisor import Supervisor
 from settings import Settings, load_settings
@@ -134,7 +135,13 @@ def start(part: PartName) -> None:
 @app.command()
 def picture() -> None:
     """The architecture as Mermaid text."""
-    print(parts.picture(), end="")
+    print(parts.mermaid(), end="")
+
+
+@app.command()
+def env_example() -> None:
+    """The text of .env.example, from settings.py."""
+    print(render(), end="")
 
 
 def _supervising(part: str) -> Supervisor:

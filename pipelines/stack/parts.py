@@ -30,7 +30,7 @@ class Part:
     metrics: str | None = None  # path that Prometheus reads, on `metrics_port`
     metrics_port: str = ""
     try_there: str = ""
-    sends_to: tuple[str, ...] = ()
+    talks_to: tuple[str, ...] = ()
     optional: bool = False  # the platform goes on without it where the machine cannot run it
     elsewhere: str = ""  # the setting that names one that runs elsewhere; then none is started here
 
@@ -50,31 +50,31 @@ class Part:
         return f"{settings.host}:{settings.port(self.metrics_port or self.ports[0])}"
 
 
-def _service(name: str, what: str, try_there: str, sends_to: tuple[str, ...], *, page: str | None = None) -> Part:
+def _service(name: str, what: str, try_there: str, talks_to: tuple[str, ...], *, page: str | None = None) -> Part:
     return Part(
         name, "service", what, (name,), "platform",
-        page=page, metrics="/metrics", try_there=try_there, sends_to=sends_to,
+        page=page, metrics="/metrics", try_there=try_there, talks_to=talks_to,
     )  # fmt: skip
 
 
 PARTS: Final[tuple[Part, ...]] = (
     Part(
         "kafka", "infrastructure", "the log of every event and decision", ("kafka", "kafka_controller"), "platform",
-        probe="tcp", try_there="make walk", sends_to=("stream_features", "event_log"), elsewhere="kafka_bootstrap",
+        probe="tcp", try_there="make walk", talks_to=("stream_features", "event_log"), elsewhere="kafka_bootstrap",
     ),
     Part(
         "redis", "infrastructure", "online feature store", ("redis",), "platform",
-        probe="redis", try_there="redis-cli -p {port} dbsize", sends_to=("recommender",), elsewhere="redis_url",
+        probe="redis", try_there="redis-cli -p {port} dbsize", talks_to=("recommender",), elsewhere="redis_url",
     ),
     Part(
         "triton", "infrastructure", "model server (ONNX, dynamic batching)",
         ("triton_http", "triton_grpc", "triton_metrics"), "triton", probe_path="/v2/health/live",
         page="/v2/models/ranker", metrics="/metrics", metrics_port="triton_metrics",
-        try_there="the ranker's inputs and outputs", sends_to=(), optional=True, elsewhere="triton_grpc",
+        try_there="the ranker's inputs and outputs", talks_to=(), optional=True, elsewhere="triton_grpc",
     ),
     Part(
         "mlflow", "infrastructure", "training runs and model registry", ("mlflow",), "training",
-        probe_path="/health", page="/", try_there="runs, curves, the alias champion", sends_to=("triton",),
+        probe_path="/health", page="/", try_there="runs, curves, the alias champion", talks_to=("triton",),
         elsewhere="mlflow_uri",
     ),
     _service("collector", "takes events in", "POST /v1/events", ("kafka",), page="/docs"),
@@ -86,7 +86,7 @@ PARTS: Final[tuple[Part, ...]] = (
     Part(
         "prometheus", "watch", "metrics and alert rules", ("prometheus",), "system",
         probe_path="/-/ready", page="/alerts", metrics="/metrics", try_there="which alerts fire",
-        sends_to=("alertmanager",), optional=True,
+        talks_to=("alertmanager",), optional=True,
     ),
     Part(
         "alertmanager", "watch", "groups and keeps alerts", ("alertmanager",), "system",
@@ -107,7 +107,7 @@ def targets(settings: Settings) -> list[tuple[Part, str]]:
     return [(part, target) for part in native(settings) if (target := part.target(settings))]
 
 
-def picture() -> str:
+def mermaid() -> str:
     """The architecture as a Mermaid flow chart; an arrow is where data flows."""
     shapes = {"infrastructure": "[({})]", "service": "[{}]", "watch": "{{{{{}}}}}"}
     lines = ["flowchart LR"]
@@ -116,7 +116,7 @@ def picture() -> str:
         lines.append(f"    {part.name}{shapes[part.kind].format(label)}")
     lines.append('    lake[("<b>lake</b><br/>Parquet event log")]')
     lines.append('    pipelines["<b>pipelines</b><br/>train, gate, publish"]')
-    lines += [f"    {part.name} --> {other}" for part in PARTS for other in part.sends_to]
+    lines += [f"    {part.name} --> {other}" for part in PARTS for other in part.talks_to]
     lines += ["    lake --> pipelines", "    pipelines --> mlflow"]
     lines += [f"    {part.name} -.-> prometheus" for part in PARTS if part.metrics and part.kind == "service"]
     return "\n".join(lines) + "\n"
