@@ -23,9 +23,16 @@ SHOWN: Final = 100  # characters of a refused value that are shown
 MOST_ERRORS: Final = 20
 INTERNAL: Final = "An internal error; the service's log has it under this request id."
 TITLES: Final = {
-    400: "Malformed request", 404: "Not found", 405: "Method not allowed", 408: "Request took too long",
-    413: "Too large", 415: "Unsupported media type", 422: "Invalid input", 429: "Too many requests",
-    500: "Internal error", 503: "Unavailable",
+    400: "Malformed request",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request took too long",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Invalid input",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Unavailable",
 }
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -61,14 +68,22 @@ def shorten(value: object) -> str:
 
 
 def problem(
-    request_id: str, status: int, detail: str, *, title: str | None = None,
-    errors: Sequence[Mapping[str, str]] = (), headers: Mapping[str, str] | None = None,
+    request_id: str,
+    status: int,
+    detail: str,
+    *,
+    title: str | None = None,
+    errors: Sequence[Mapping[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A problem document as a response, with the request id in its body and its header."""
     title = title or TITLES.get(status, "Error")
     body: dict[str, Any] = {
         "type": f"urn:minimart:problem:{title.lower().replace(' ', '-')}",
-        "title": title, "status": status, "detail": detail, "request_id": request_id,
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
     }
     if errors:
         body["errors"] = [dict(e) for e in errors]
@@ -141,9 +156,18 @@ def _describe(schema: Mapping[str, Any]) -> str:
         return f"{kinds}, default {schema['default']}" if schema.get("default") is not None else kinds
     words = [str(schema.get("type", "value"))]
     names = {
-        "enum": "one of", "const": "only", "minimum": "minimum", "maximum": "maximum", "exclusiveMinimum": "above",
-        "exclusiveMaximum": "below", "minLength": "least length", "maxLength": "greatest length",
-        "minItems": "least members", "maxItems": "most members", "pattern": "pattern", "default": "default",
+        "enum": "one of",
+        "const": "only",
+        "minimum": "minimum",
+        "maximum": "maximum",
+        "exclusiveMinimum": "above",
+        "exclusiveMaximum": "below",
+        "minLength": "least length",
+        "maxLength": "greatest length",
+        "minItems": "least members",
+        "maxItems": "most members",
+        "pattern": "pattern",
+        "default": "default",
     }
     words += [f"{word} {schema[key]}" for key, word in names.items() if schema.get(key) is not None]
     return ", ".join(words)

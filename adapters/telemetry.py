@@ -13,14 +13,32 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 SECONDS_BUCKETS: Final = (
-    0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.02,
+    0.03,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
 )
 
 HTTP_REQUESTS: Final = Counter(
     "minimart_http_requests_total", "HTTP requests answered", ["service", "route", "method", "status"]
 )
 HTTP_SECONDS: Final = Histogram(
-    "minimart_http_request_seconds", "Seconds until the answer ended", ["service", "route", "method"],
+    "minimart_http_request_seconds",
+    "Seconds until the answer ended",
+    ["service", "route", "method"],
     buckets=SECONDS_BUCKETS,
 )
 HTTP_IN_FLIGHT: Final = Gauge("minimart_http_in_flight", "HTTP requests being answered now", ["service"])
@@ -67,7 +85,8 @@ def setup_logging(service: str, level: str = "info") -> None:
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_named(service), *shared],
             processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer(),
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
             ],
         )
     )

@@ -38,7 +38,12 @@ DRAIN_SECONDS: Final = 10
 
 
 def create_app(
-    name: str, *, title: str, ready: Ready, lifespan: Lifespan | None = None, body_limit: int = 1 << 20,
+    name: str,
+    *,
+    title: str,
+    ready: Ready,
+    lifespan: Lifespan | None = None,
+    body_limit: int = 1 << 20,
     accepts: Collection[str] = JSON_ONLY,
 ) -> FastAPI:
     """An app with our edge. `ready()` returns part -> reason for each part that is not ready (empty: ready).
@@ -46,7 +51,12 @@ def create_app(
     `body_limit` is in bytes, `accepts` names the content types that a request body may have.
     """
     app = FastAPI(
-        title=title, version="1", lifespan=lifespan, docs_url=None, redoc_url=None, responses=dict(problems.RESPONSES),
+        title=title,
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=dict(problems.RESPONSES),
     )
     app.state.draining = asyncio.Event()
     app.add_exception_handler(MinimartError, problems.from_minimart)
@@ -102,8 +112,14 @@ class _Server(uvicorn.Server):
 
 def _server(app: FastAPI) -> _Server:
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False,
-        timeout_keep_alive=30, backlog=512, h11_max_incomplete_event_size=64 << 10,
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        server_header=False,
+        timeout_keep_alive=30,
+        backlog=512,
+        h11_max_incomplete_event_size=64 << 10,
     )
     return _Server(config, app)
 

@@ -41,8 +41,10 @@ def build(waiting: dict[str, str] | None = None) -> FastAPI:
     @router.get("/fail/{how}")
     async def fail(how: str) -> None:
         raise {
-            "bad": BadInput("colour must be red or blue", field="colour"), "none": NotFound("no decision x"),
-            "away": Unavailable("Redis did not answer"), "busy": Overloaded("queue full", retry_after_s=3),
+            "bad": BadInput("colour must be red or blue", field="colour"),
+            "none": NotFound("no decision x"),
+            "away": Unavailable("Redis did not answer"),
+            "busy": Overloaded("queue full", retry_after_s=3),
             "ours": Misconfigured("secret path /etc/x"),
         }.get(how, RuntimeError("secret-password"))
 
@@ -75,14 +77,17 @@ async def test_a_good_request_passes_and_carries_its_id(client: httpx.AsyncClien
     assert uuid.UUID(other.headers["x-request-id"]).version == 7
 
 
-@pytest.mark.parametrize(("body", "field", "says"), [
-    ({"user_id": "ab", "k": 0}, "k", "minimum 1, maximum 100"),
-    ({"user_id": "ab", "k": 10**9}, "k", "maximum 100"),
-    ({"user_id": "ab", "k": "3"}, "k", "integer"),
-    ({"k": 3}, "user_id", "required"),
-    ({"user_id": "ab", "x": 1}, "x", "fields: user_id, k"),
-    ({"user_id": "A\x00"}, "user_id", "pattern"),
-])
+@pytest.mark.parametrize(
+    ("body", "field", "says"),
+    [
+        ({"user_id": "ab", "k": 0}, "k", "minimum 1, maximum 100"),
+        ({"user_id": "ab", "k": 10**9}, "k", "maximum 100"),
+        ({"user_id": "ab", "k": "3"}, "k", "integer"),
+        ({"k": 3}, "user_id", "required"),
+        ({"user_id": "ab", "x": 1}, "x", "fields: user_id, k"),
+        ({"user_id": "A\x00"}, "user_id", "pattern"),
+    ],
+)
 async def test_invalid_fields_are_named_with_what_is_allowed(
     client: httpx.AsyncClient, body: dict[str, object], field: str, says: str
 ) -> None:
@@ -92,10 +97,21 @@ async def test_invalid_fields_are_named_with_what_is_allowed(
     assert says in errors[0]["allowed"].lower()
 
 
-@pytest.mark.parametrize("body", [
-    b'{"user_id": NaN}', b'{"k": Infinity}', b'{"k": 1e999}', b'{"k": 1, "k": 2}', b"{", b"\xff\xfe", b"",
-    b'{"user_id": "\\ud800"}', b"[" * 100 + b"]" * 100, b'{"k": ' + b"9" * 1900 + b"x}",
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"user_id": NaN}',
+        b'{"k": Infinity}',
+        b'{"k": 1e999}',
+        b'{"k": 1, "k": 2}',
+        b"{",
+        b"\xff\xfe",
+        b"",
+        b'{"user_id": "\\ud800"}',
+        b"[" * 100 + b"]" * 100,
+        b'{"k": ' + b"9" * 1900 + b"x}",
+    ],
+)
 async def test_what_is_no_strict_json_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await client.post("/v1/orders", content=body, headers={"Content-Type": "application/json"})
     check_problem(answer, 422 if body == b"" else 400)
@@ -162,7 +178,10 @@ async def test_not_ready_names_the_part() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=("Cs",))),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=5), children, max_size=4),
     max_leaves=20,

@@ -1,0 +1,3 @@
+from services.shop.main import main
+
+main()
