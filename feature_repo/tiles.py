@@ -71,7 +71,7 @@ def apply(layout: Layout, state: State, feed: int, event_time: int, arrival: int
     for at, value_at in ops.last_ops:
         value = values[value_at]
         if value is not None:
-            _remember(state.last[at], layout.last[at].k, (event_time, value), n)
+            remember(state.last[at], layout.last[at].k, (event_time, value), n)
 
 
 def pack(layout: Layout, state: State) -> bytes:
@@ -211,7 +211,7 @@ def _prune_distinct(sketches: dict[int, bytearray], slot: DistinctSlot, arrival:
             del sketches[tile]
 
 
-def _remember(held: list[tuple[int, Value]], k: int, fact: tuple[int, Value], n: int) -> None:
+def remember(held: list[tuple[int, Value]], k: int, fact: tuple[int, Value], n: int) -> None:
     """Insert into the k newest, sorted by (event time, value) falling; equal facts are all kept."""
     for _ in range(min(n, k)):
         if len(held) == k and fact <= held[-1]:
