@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     sim_items: int = Field(4000, ge=100, le=1_000_000, description="simulated catalogue size")
     sim_days: int = Field(30, ge=7, le=365, description="days of simulated history")
     sim_live_rate: float = Field(1.0, ge=0, le=1000, description="live simulated feed requests per second")
+    sim_scenario: str = Field("", description="what is wrong with the live marketplace, e.g. taste_shift=0.5,traffic_mix=0.2")
 
     # Neighbours: empty means the native part that `make demo` starts on this machine
     kafka_bootstrap: str = Field("", description="host:port[,host:port] of Kafka")

@@ -179,7 +179,8 @@ def decode(topic: str, payload: bytes) -> Event:
 def decode_any(payload: bytes) -> Event:
     """Read one event of any type by its `type` field. Raises EventRejected."""
     try:
-        return _any.decode(payload)
+        event: Event = _any.decode(payload)
+        return event
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EventRejected(str(error)) from None
 

@@ -20,6 +20,7 @@ FEED: Final = 20
 RECENT: Final = 8  # items that a shopper may come back to
 MAX_CLICKS: Final = 9
 FEED_SHARE, ORGANIC_SHARE = 0.74, 0.66  # of sessions
+ORDER_SHARE, PAID_SHARE = 0.5, 0.96  # of sessions with a cart, of orders
 MISSION_SHARE: Final = 0.7  # of searches follow the mission of a shopper who has one
 
 KINDS: Final = ("sessions", "shown", "clicked", "carted", "ordered", "lines", "paid")
@@ -92,7 +93,7 @@ def _draw_slice(
     kept = np.flatnonzero(ordered["t"] <= as_of)  # a prefix, as of `shown`: both are in order of time
     ordered = _take(ordered, kept)
     paid = _take(paid, np.flatnonzero((paid["t"] <= as_of) & (paid["order"] < len(kept))))
-    _remember(recent, sessions["user"][clicked["session"]], clicked["item"])
+    remember(recent, sessions["user"][clicked["session"]], clicked["item"])
     return {"sessions": sessions, "shown": shown, "clicked": clicked, "carted": carted, "ordered": ordered,
             "lines": lines, "paid": paid}  # fmt: skip
 
@@ -174,7 +175,7 @@ def _organic_clicks(
     session = np.concatenate([browsing, browsing[again]])
     begin = np.concatenate([start, start[again] + 420_000])
     category = np.concatenate([first, second])
-    items, count = _browse(world, sessions["user"][session], begin, category, listed, recent, rng)
+    items, count = browse(world, sessions["user"][session], begin, category, listed, recent, rng)
     gaps = np.exp(rng.normal(10.0, 0.6, items.shape)).astype(np.int64) + 1_000
     when = begin[:, None] + np.cumsum(gaps, axis=1)
     row, column = np.nonzero((np.arange(MAX_CLICKS) < count[:, None]) & (items >= 0))
@@ -193,7 +194,7 @@ def intents(world: World, users: Ints, t: Ints, rng: np.random.Generator) -> Int
     return np.where((mission >= 0) & (rng.random(len(users)) < MISSION_SHARE), mission, drawn)
 
 
-def _browse(
+def browse(
     world: World, users: Ints, t: Ints, category: Ints, listed: Ints, recent: Ints, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
     """Items clicked in each intent [n, MAX_CLICKS] (-1: none) and how many of them count [n]."""
@@ -228,7 +229,7 @@ def _carts(world: World, sessions: Columns, clicked: Columns, rng: np.random.Gen
 
 def _orders(carted: Columns, sessions: int, rng: np.random.Generator) -> tuple[Columns, Columns, Columns]:
     """Half of the carts are ordered, as one order per session; most orders are paid within two minutes."""
-    buys = np.flatnonzero((rng.random(sessions) < 0.5)[carted["session"]])
+    buys = np.flatnonzero((rng.random(sessions) < ORDER_SHARE)[carted["session"]])
     last = np.zeros(sessions, np.int64)
     np.maximum.at(last, carted["session"][buys], carted["t"][buys])
     session = np.unique(carted["session"][buys])
@@ -242,12 +243,12 @@ def _orders(carted: Columns, sessions: int, rng: np.random.Generator) -> tuple[C
     size = np.bincount(rank[carted["session"][buys]], minlength=len(session))
     first = np.cumsum(size) - size
     amount = np.add.reduceat(lines["price"] * lines["quantity"], first) if len(session) else np.zeros(0, np.int64)
-    paid = np.flatnonzero(rng.random(len(session)) < 0.96)
+    paid = np.flatnonzero(rng.random(len(session)) < PAID_SHARE)
     when = placed[paid] + rng.integers(5_000, 120_000, len(paid))
     return ({"session": session, "t": placed, "first": first, "size": size}, lines,
             {"order": paid, "t": when, "amount": amount[paid]})  # fmt: skip
 
 
-def _remember(recent: Ints, users: Ints, items: Ints) -> None:
+def remember(recent: Ints, users: Ints, items: Ints) -> None:
     """Write clicked items into the shoppers' rings, oldest place first by a hash of the item (in place)."""
     recent[users, items % RECENT] = items

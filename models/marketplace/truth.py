@@ -1,4 +1,4 @@
-"""Evaluation's view of the planted truth: what the best possible recommender would know. Not for serving or training."""
+"""Evaluation's view of the planted truth: what the best possible recommender would know. Never for training."""
 
 from __future__ import annotations
 

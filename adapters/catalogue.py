@@ -1,0 +1,105 @@
+"""The catalogue in memory: every item's newest state, from the lake's `shop.items`, then from Kafka's compacted topic.
+
+Readers never wait: `get` is a dictionary look-up. While Kafka is away the catalogue stays as it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from adapters import event_lake
+from adapters.kafka import Record, TopicTail
+from feature_repo import events
+from feature_repo.events import ItemListed
+from settings import Settings
+
+TOPIC: Final = ItemListed.topic
+_FIELDS: Final = ItemListed.__struct_fields__
+_log = structlog.get_logger()
+
+
+class Catalogue:
+    """Items by id. The state with the newest `event_time` wins; a tombstone in Kafka takes the item out."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._lake: Path = settings.lake
+        self._items: dict[str, ItemListed] = {}
+        self._lock = threading.Lock()
+        self._shown: tuple[int, tuple[ItemListed, ...]] = (0, ())
+        self._tail = TopicTail(settings.kafka, (TOPIC,), self._on_record, name="catalogue")
+        self.version = 0
+
+    def start(self) -> None:
+        """Load the lake's items (seconds at most), then follow Kafka in the background."""
+        self.learn(newest_states(self._lake))
+        self._tail.start()
+
+    def close(self) -> None:
+        self._tail.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a catalogue to work with: items are known, or Kafka's topic was read to its end."""
+        return bool(self._items) or self._tail.caught_up.is_set()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether Kafka's topic, as it was at the start, has been read to its end."""
+        return self._tail.caught_up.is_set()
+
+    def get(self, item_id: str) -> ItemListed | None:
+        return self._items.get(item_id)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def snapshot(self) -> tuple[ItemListed, ...]:
+        """All items, in no order; the same tuple until `version` rises."""
+        version, shown = self._shown
+        if version != self.version:
+            with self._lock:
+                self._shown = version, shown = self.version, tuple(self._items.values())
+        return shown
+
+    def learn(self, states: Iterable[ItemListed]) -> None:
+        """Take over states that are at least as new as those known; what just passed the collector, for example."""
+        with self._lock:
+            before = self.version
+            for state in states:
+                known = self._items.get(state.item_id)
+                if known is None or (state.event_time >= known.event_time and state != known):
+                    self._items[state.item_id] = state
+                    self.version = before + 1
+
+    def _on_record(self, record: Record) -> None:
+        if record.value is None:
+            with self._lock:
+                self.version += self._items.pop(record.key, None) is not None
+            return
+        try:
+            event = events.decode(TOPIC, record.value)
+        except events.EventRejected as error:
+            _log.warning("catalogue_record_skipped", offset=record.offset, partition=record.partition, why=str(error))
+            return
+        assert isinstance(event, ItemListed)
+        self.learn((event,))
+
+
+def newest_states(lake: Path) -> list[ItemListed]:
+    """The newest state of every item in the lake; empty when it has none."""
+    table = event_lake.scan(lake, TOPIC, columns=list(_FIELDS)).sort_by("event_time")
+    newest: dict[str, dict[str, Any]] = {}
+    for batch in table.to_batches():
+        newest.update((row["item_id"], row) for row in batch.to_pylist())
+    return list(_convert(newest.values()))
+
+
+def _convert(rows: Iterable[dict[str, Any]]) -> Iterator[ItemListed]:
+    for row in rows:
+        yield msgspec.convert({"type": "item_listed", **{k: v for k, v in row.items() if v is not None}}, ItemListed)
