@@ -1,4 +1,4 @@
-"""`python -m pipelines.stack demo|status|urls|logs|down|reset|doctor|kill|stop|start|picture|env-example`: what the Makefile calls."""
+"""What the Makefile calls: `python -m pipelines.stack demo`, `status`, `urls`, `logs`, `down`, `reset`, `doctor` ..."""
 
 from __future__ import annotations
 
@@ -82,12 +82,13 @@ def down() -> None:
     home = load_settings().home
     supervisor = Supervisor(home)
     running = [process.name for process in supervisor.processes().values() if process.pid]
-    if running:
-        with console.status(f"stopping {', '.join(running)}"):
-            supervisor.shutdown()
-    elif supervisor.alive or supervisor.end_orphans():
-        supervisor.shutdown()
-    console.print(f"stopped {len(running)} parts; the data stays in {home}" if running else "nothing of ours runs")
+    alive = supervisor.alive
+    with console.status(f"stopping {', '.join(running)}"):
+        left = supervisor.shutdown()
+    if running or alive:
+        console.print(f"stopped {len(running)} parts; the data stays in {home}")
+    else:
+        console.print(f"ended {left} processes of a platform that was killed" if left else "nothing of ours runs")
 
 
 @app.command()

@@ -117,16 +117,17 @@ class Supervisor:
             self.stop_part(name)
         return process.pid
 
-    def shutdown(self) -> None:
-        """Stop every part and the manager itself, and wait until they are gone."""
+    def shutdown(self) -> int:
+        """Stop every part and the manager itself, and wait until they are gone; gives how many it had lost sight of."""
         pid = 0
         with contextlib.suppress(Unavailable):
             pid = int(self._call("supervisor.getPID"))
             self._call("supervisor.shutdown")
         if pid:
             _until(lambda: not psutil.pid_exists(pid), 60, "the process manager does not end")
-        self.end_orphans()
+        left = self.end_orphans()
         self.socket.unlink(missing_ok=True)
+        return left
 
     def end_orphans(self) -> int:
         """End what an earlier manager of this home left behind when it was killed itself; gives how many."""

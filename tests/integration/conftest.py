@@ -74,7 +74,9 @@ def triton_process(folder: Path) -> Iterator[Triton]:
     """A Triton of its own. Raises CannotRun where the wheel does not work."""
     http, grpc, metrics = free_ports(3)
     models = folder / "models"
-    launch = triton_server.launch(folder, models=models, host=HOST, http_port=http, grpc_port=grpc, metrics_port=metrics)
+    launch = triton_server.launch(
+        folder, models=models, host=HOST, http_port=http, grpc_port=grpc, metrics_port=metrics
+    )
     with running(launch, log=folder / "triton.log", ready=lambda: triton_server.ready(HOST, http)):
         yield Triton(f"{HOST}:{grpc}", f"http://{HOST}:{http}", models)
 

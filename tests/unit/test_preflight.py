@@ -1,0 +1,71 @@
+"""What is wrong with the machine or the state is said in one clear line with the fix, before anything starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from adapters.errors import Misconfigured
+from pipelines.stack import preflight
+from pipelines.stack.parts import BY_NAME
+from settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch) -> Settings:
+    monkeypatch.delenv("MINIMART_PORT_OFFSET", raising=False)
+    return Settings(home=tmp_path)
+
+
+def test_a_taken_port_is_named_with_its_holder_and_the_setting_that_moves_it(settings: Settings) -> None:
+    with socket.create_server((settings.host, 0)) as taken:
+        port = taken.getsockname()[1]
+        moved = settings.model_copy(update={"recommender_port": port})
+        with pytest.raises(Misconfigured) as error:
+            preflight.check_ports([BY_NAME["recommender"]], moved)
+    settings_that_move_it = ("MINIMART_RECOMMENDER_PORT", "MINIMART_PORT_OFFSET=1000")
+    for part in (str(port), "recommender", f"pid {os.getpid()}", *settings_that_move_it):
+        assert part in error.value.detail
+
+
+def test_free_ports_pass(settings: Settings) -> None:
+    with socket.create_server((settings.host, 0)) as probe:
+        free = probe.getsockname()[1]
+    preflight.check_ports([BY_NAME["shop"]], settings.model_copy(update={"shop_port": free}))
+
+
+def test_an_empty_home_is_marked_and_accepted_again(tmp_path: Path) -> None:
+    preflight.check_state(tmp_path / "home")
+    preflight.check_state(tmp_path / "home")
+
+
+@pytest.mark.parametrize("found", ["0", "2", None])
+def test_state_of_another_version_is_refused_with_the_fix(tmp_path: Path, found: str | None) -> None:
+    (tmp_path / "lake").mkdir()
+    if found:
+        (tmp_path / "VERSION").write_text(f"{found}\n")
+    with pytest.raises(Misconfigured, match=f"version {found or 'none'}.*make reset.*MINIMART_HOME"):
+        preflight.check_state(tmp_path)
+
+
+def test_a_full_disk_is_refused_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"are needed.*MINIMART_HOME"):
+        preflight.check_disk(tmp_path, needed=1 << 60)
+
+
+def test_other_data_than_what_lies_in_home_is_refused_with_the_difference(settings: Settings) -> None:
+    preflight.check_identity(settings, preflight.identity_of(settings, None))
+    preflight.check_identity(settings, preflight.identity_of(settings, None))
+    other = settings.model_copy(update={"seed": settings.seed + 1})
+    with pytest.raises(Misconfigured, match=f"seed: {settings.seed} there, {settings.seed + 1} asked.*make reset"):
+        preflight.check_identity(settings, preflight.identity_of(other, None))
+
+
+def test_data_that_is_not_there_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="is not a folder"):
+        preflight.identity_of(settings.model_copy(update={"data": tmp_path / "nothing"}), None)
+    with pytest.raises(Misconfigured, match="is not a file"):
+        preflight.identity_of(settings.model_copy(update={"data": tmp_path}), str(tmp_path / "mapping.toml"))
