@@ -32,6 +32,7 @@ class Settings(BaseSettings):
 
     # Data
     data: Path | None = Field(None, description="folder with your own items and events; empty: the simulator's marketplace")
+    mapping: Path | None = Field(None, description="mapping.toml for `data` with names of its own; empty: the folder's, if any")
     sim_shoppers: int = Field(8000, ge=50, le=1_000_000, description="simulated shoppers")
     sim_items: int = Field(4000, ge=100, le=1_000_000, description="simulated catalogue size")
     sim_days: int = Field(30, ge=7, le=365, description="days of simulated history")
@@ -68,6 +69,7 @@ class Settings(BaseSettings):
     budget_prerank_ms: float = Field(60, gt=0, le=10_000)
     budget_rank_ms: float = Field(80, gt=0, le=10_000)
     budget_rerank_ms: float = Field(40, gt=0, le=10_000)
+    recommender_in_flight: int = Field(16, ge=1, le=10_000, description="requests answered at once; more are shed with 429")
 
     def port(self, part: str) -> int:
         """The port of a part with the offset added, e.g. `port("recommender")` or `port("triton_grpc")`."""

@@ -1,0 +1,134 @@
+"""The decision log: every answer with what it was made from, sent to Kafka without making the shopper wait.
+
+A record is one JSON object. The ranker's rows lie in `rank.features_base64`: base64 of zlib of little-endian float32,
+column by column ([features, n]), which packs better than rows do. Knows nothing of how a decision is made.
+"""
+
+from __future__ import annotations
+
+import base64
+import queue
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import orjson
+import structlog
+from numpy.typing import NDArray
+from prometheus_client import Counter, Gauge
+
+from adapters.errors import MinimartError, Overloaded
+from adapters.event_lake import find_decision
+from feature_repo.events import DECISIONS
+
+Record = Mapping[str, Any]
+
+DECISIONS_LOGGED: Final = Counter("minimart_decisions_total", "Decisions by what became of their record", ["outcome"])
+DECISIONS_WAITING: Final = Gauge("minimart_decisions_waiting", "Decisions not yet acknowledged by Kafka")
+STALLED_S: Final = 2.0  # Kafka counts as down when it has acknowledged nothing for so long while records wait
+_log = structlog.get_logger()
+
+
+class Sink(Protocol):
+    """The part of adapters.kafka.Publisher that is needed here."""
+
+    def publish(self, topic: str, key: str, value: bytes, *, timestamp_ms: int | None = None) -> None:
+        """Never blocks. Raises Overloaded when its buffer is full."""
+
+    def stalled_s(self) -> float:
+        """Seconds without an acknowledgement while records wait."""
+
+    @property
+    def outstanding(self) -> int:
+        """Records not yet acknowledged."""
+
+
+class DecisionLog:
+    """Builds, packs and publishes records in a thread of its own; keeps the last `keep` to be looked up by id."""
+
+    def __init__(self, sink: Sink, lake: Path, *, waiting: int = 256, keep: int = 1000) -> None:
+        self._sink, self._lake, self._keep = sink, lake, keep
+        self._queue: queue.Queue[Callable[[], Record] | None] = queue.Queue(maxsize=waiting)
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="decision-log", daemon=True)
+        self._thread.start()
+
+    def write(self, build: Callable[[], Record]) -> bool:
+        """Take a record to be built later; false, and counted, when too many wait. Never blocks."""
+        try:
+            self._queue.put_nowait(build)
+        except queue.Full:
+            DECISIONS_LOGGED.labels("dropped").inc()
+            return False
+        return True
+
+    @property
+    def stalled(self) -> bool:
+        """Whether Kafka takes no records just now."""
+        return self._sink.stalled_s() > STALLED_S
+
+    def find(self, request_id: str) -> bytes | None:
+        """A record as JSON, from memory or the lake; None if it is in neither. Reads files: not for the event loop."""
+        with self._lock:
+            packed = self._recent.get(request_id)
+        if packed is not None:
+            return zlib.decompress(packed)
+        found = find_decision(self._lake, request_id)
+        return None if found is None else orjson.dumps(found)
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until what was written so far has been handed to Kafka's client."""
+        until = time.monotonic() + timeout_s
+        while self._queue.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Publish what waits, then stop."""
+        self.settle(3.0)
+        self._queue.put(None)
+        self._thread.join(3.0)
+
+    def _work(self) -> None:
+        while (build := self._queue.get()) is not None:
+            try:
+                DECISIONS_LOGGED.labels(self._publish(build())).inc()
+            except Exception:  # noqa: BLE001 one bad record must not stop the log
+                _log.exception("decision_not_logged")
+                DECISIONS_LOGGED.labels("failed").inc()
+            finally:
+                self._queue.task_done()
+            DECISIONS_WAITING.set(self._queue.qsize() + self._sink.outstanding)
+
+    def _publish(self, record: Record) -> str:
+        value = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
+        with self._lock:
+            self._recent[record["request_id"]] = zlib.compress(value, 1)
+            while len(self._recent) > self._keep:
+                self._recent.popitem(last=False)
+        try:
+            self._sink.publish(DECISIONS, record["request_id"], value)
+        except Overloaded:
+            return "dropped"
+        except MinimartError as error:
+            _log.warning("decision_refused", why=error.detail)
+            return "failed"
+        return "published"
+
+
+def pack_features(rows: NDArray[np.float32]) -> str:
+    """Rows float32 [n, F] as the text of `features_base64`."""
+    columns = np.ascontiguousarray(rows.T, dtype="<f4")
+    return base64.b64encode(zlib.compress(columns.tobytes(), 1)).decode()
+
+
+def features_of(record: Record) -> NDArray[np.float32]:
+    """The ranker's rows float32 [n, F] of a record, in the order of rank.item_ids. Raises KeyError if it has none."""
+    rank = record["rank"]
+    flat = np.frombuffer(zlib.decompress(base64.b64decode(rank["features_base64"])), dtype="<f4")
+    return np.ascontiguousarray(flat.reshape(-1, len(rank["item_ids"])).T)

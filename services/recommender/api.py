@@ -1,0 +1,110 @@
+"""The HTTP edge: decode, decide, encode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import orjson
+from fastapi import FastAPI, Path
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from adapters.decision_log import DecisionLog
+from adapters.errors import NotFound, Overloaded
+from adapters.telemetry import DEGRADED, STAGE_SECONDS
+from adapters.web import uuid7
+from feature_repo.events import ID_PATTERN
+from services.recommender.recommend import Recommender
+from services.recommender.record import placed, to_record
+from services.recommender.terms import Ask, Decision
+
+NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
+RETRY_AFTER_S = 1.0
+
+
+class Context(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    device: Literal["desktop", "phone", "tablet", "other"] | None = None
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    user_id: Annotated[str, Field(pattern=ID_PATTERN, max_length=64)]
+    surface: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROLS)] = "home"
+    k: Annotated[int, Field(ge=1, le=100)] = 20
+    context: Context | None = None
+
+
+class Item(BaseModel):
+    item_id: str
+    score: float
+    sources: list[str]
+    position: int
+    new: bool
+
+
+class Answer(BaseModel):
+    request_id: str
+    items: list[Item]
+    model_versions: dict[str, str]
+    timings_ms: dict[str, float]
+    degraded: list[str]
+    cold_start: Literal["new_visitor"] | None
+
+
+def add_routes(
+    app: FastAPI, recommender: Recommender, log: DecisionLog, *, clock: Callable[[], int], most_in_flight: int
+) -> None:
+    """Put the routes on the app. Beyond `most_in_flight` requests at once the next ones are shed with 429."""
+    in_flight = 0
+
+    @app.post("/v1/recommendations", response_model=Answer, summary="Products for this shopper now")
+    async def recommendations(body: Request) -> Response:
+        nonlocal in_flight
+        if in_flight >= most_in_flight:
+            raise Overloaded(f"{in_flight} requests are being answered; try again", retry_after_s=RETRY_AFTER_S)
+        in_flight += 1
+        try:
+            decision = await recommender.recommend(_ask(body, clock()))
+        finally:
+            in_flight -= 1
+        log.write(lambda: to_record(decision))
+        _count(decision)
+        return _json(orjson.dumps(_answer(decision)))
+
+    @app.get("/v1/decisions/{request_id}", summary="The record of one answer", response_model=dict[str, object])
+    async def decision(request_id: Annotated[str, Path(pattern=ID_PATTERN, max_length=64)]) -> Response:
+        found = await asyncio.to_thread(log.find, request_id)
+        if found is None:
+            raise NotFound(f"no decision {request_id!r} in memory or in the event log", field="request_id")
+        return _json(found)
+
+
+def _ask(body: Request, now_ms: int) -> Ask:
+    device = None if body.context is None else body.context.device
+    return Ask(uuid7(), body.user_id, now_ms, body.k, body.surface, device)
+
+
+def _answer(decision: Decision) -> dict[str, object]:
+    return {
+        "request_id": decision.ask.request_id,
+        "items": [placed(item) for item in decision.placed],
+        "model_versions": dict(decision.model_versions),
+        "timings_ms": dict(decision.timings_ms),
+        "degraded": list(decision.degraded),
+        "cold_start": decision.cold_start,
+    }
+
+
+def _count(decision: Decision) -> None:
+    for stage, spent in decision.timings_ms.items():
+        STAGE_SECONDS.labels(stage).observe(spent / 1000)
+    for reason in decision.degraded:
+        DEGRADED.labels(reason).inc()
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")

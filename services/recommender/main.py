@@ -1,0 +1,101 @@
+"""Builds and runs the recommender: everything that is wired to anything is wired here."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+from adapters.online_store import ItemSnapshot, OnlineStore
+from fastapi import FastAPI
+
+from adapters.catalogue import Catalogue
+from adapters.decision_log import DecisionLog
+from adapters.errors import Misconfigured
+from adapters.kafka import KafkaPublisher
+from adapters.model_server import FallingBack, InProcess, TritonServer
+from adapters.telemetry import setup_logging
+from adapters.web import create_app, serve
+from feature_repo.plan import FeaturePlan
+from services.recommender.api import add_routes
+from services.recommender.keeper import Keeper
+from services.recommender.recommend import Recommender
+from services.recommender.rerank import RULES
+from services.recommender.shoppers import Shoppers
+from services.recommender.sources import SOURCES
+from services.recommender.terms import STAGES, Stage
+from settings import Settings, load_settings
+
+NAME = "recommender"
+REDIS_TIMEOUT_MS = 25.0
+TRITON_SHARE = 0.7  # of the smallest model budget; the rest is for the same model in process
+DECISIONS_SPOOLED = 2000  # records that may wait for Kafka, about 30 kB each
+
+
+def build(settings: Settings) -> FastAPI:
+    """Wire the process; nothing connects before the app's lifespan begins."""
+    plan = _plan(settings)
+    catalogue = Catalogue(settings)
+    store = OnlineStore(settings.redis, plan, timeout_ms=REDIS_TIMEOUT_MS)
+    windows = ItemSnapshot(settings.redis, plan)
+    publisher = KafkaPublisher(settings.kafka, client_id=NAME, linger_ms=20, max_buffer=DECISIONS_SPOOLED)
+    log = DecisionLog(publisher, settings.lake)
+    in_process = InProcess(threads=settings.threads)
+    budgets = _budgets(settings)
+    smallest = min(budgets["retrieve"], budgets["prerank"], budgets["rank"])
+    triton = TritonServer(settings.triton, timeout_s=TRITON_SHARE * smallest / 1000)
+    models = FallingBack(triton, in_process)
+    keeper = Keeper(settings.published, catalogue, windows, in_process, clock=now_ms, threads=settings.threads)
+    recommender = Recommender(
+        shelf=lambda: keeper.shelf, shoppers=Shoppers(store, plan), models=models, sources=SOURCES, rules=RULES,
+        in_stock=keeper.in_stock, log_stalled=lambda: log.stalled, budgets_ms=budgets, feature_version=plan.version,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        catalogue.start()
+        windows.start()
+        keeper.start()
+        structlog.get_logger().info("started", port=settings.port(NAME), features=plan.version)
+        yield
+        keeper.close()
+        windows.close()
+        catalogue.close()
+        await models.close()
+        await store.close()
+        log.close()
+        publisher.close()
+
+    app = create_app(NAME, title="Minimart recommender", ready=keeper.missing, lifespan=lifespan)
+    add_routes(app, recommender, log, clock=now_ms, most_in_flight=settings.recommender_in_flight)
+    return app
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _budgets(settings: Settings) -> Mapping[Stage, float]:
+    return {stage: float(getattr(settings, f"budget_{stage}_ms")) for stage in STAGES}
+
+
+def _plan(settings: Settings) -> FeaturePlan:
+    path = settings.features / "plan.json"
+    try:
+        return FeaturePlan.load(path)
+    except (OSError, ValueError) as error:
+        fix = "`make demo` or `python -m pipelines.apply_features` writes it"
+        raise Misconfigured(f"{path}: no feature plan ({error}); {fix}") from None
+
+
+def main() -> None:
+    settings = load_settings()
+    setup_logging(NAME, settings.log_level)
+    try:
+        app = build(settings)
+    except Misconfigured as error:
+        print(error.detail, file=sys.stderr, flush=True)
+        sys.exit(2)
+    serve(app, settings.host, settings.port(NAME), NAME)

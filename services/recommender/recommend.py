@@ -1,0 +1,170 @@
+"""The funnel on one screen: retrieve about 1,000 -> pre-rank to 200 -> rank -> re-rank to k.
+
+Knows no HTTP, no Kafka, no Redis and no Triton: it is given the shelf, someone to ask about shoppers and someone who
+runs models. Every stage may fail or be late; then it is left out, named in `degraded`, and the answer still holds
+k distinct products that can be bought (fewer only where the shop has fewer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.errors import Unavailable
+from adapters.model_server import ModelServer
+from services.recommender.pool import PRERANKED, pool_of
+from services.recommender.rerank import Context, Rule, Slate, rerank
+from services.recommender.run import Run
+from services.recommender.scoring import ranking_rows
+from services.recommender.shelf import Shelf
+from services.recommender.shoppers import Shoppers
+from services.recommender.sources import Query, Source
+from services.recommender.terms import Ask, Decision, Placed, Pool, Rows, Scores, Shopper, Stage
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """Everything the decision needs, wired by `main.build`."""
+
+    shelf: Callable[[], Shelf]
+    shoppers: Shoppers
+    models: ModelServer
+    sources: Sequence[Source]
+    rules: Sequence[Rule]
+    in_stock: Callable[[str], bool]
+    log_stalled: Callable[[], bool]
+    budgets_ms: Mapping[Stage, float]
+    feature_version: str
+
+    async def recommend(self, ask: Ask) -> Decision:
+        """Decide what to show. Raises Unavailable only where there is no product at all."""
+        shelf, run = self.shelf(), Run(self.budgets_ms)
+        if not shelf.table.sellable.any():
+            raise Unavailable("the catalogue holds no product that can be bought; list items, then ask again")
+        self._say_what_is_missing(run, shelf)
+
+        shopper = await run.stage("features", self._who(run, ask), Shopper(ask.user_id))
+        query = await run.stage("retrieve", self._query(run, shelf, shopper), Query(shelf, shopper, None))
+        pool = self._retrieve(run, query, ask.k)
+        features = await run.stage("features", self._features(run, ask, query, pool), None)
+
+        prescores = await run.stage("prerank", self._score(run, shelf, "preranker", features), None)
+        thin = _best(pool.fused if prescores is None else prescores, PRERANKED)
+        best, rows = pool.take(thin), None if features is None else features[thin]
+        scores = await run.stage("rank", self._score(run, shelf, "ranker", rows), None)
+
+        order = _best(scores, len(best.rows)) if scores is not None else np.arange(len(best.rows))
+        last = scores if scores is not None else best.fused if prescores is None else prescores[thin]
+        slate, dropped = self._rerank(run, Context(shelf, shopper, ask.k, self.in_stock), best.rows[order], last[order])
+        return Decision(
+            ask=ask,
+            placed=self._placed(slate, pool, shelf, ask.k),
+            model_versions={**shelf.lineup.versions, "features": self.feature_version},
+            timings_ms=run.timings_ms(),
+            degraded=run.degraded,
+            cold_start=None if shopper.seen_before or ask.user_id in shelf.lineup.users else "new_visitor",
+            shopper=shopper,
+            ids=shelf.table.ids,
+            pool=pool,
+            preranked=None if prescores is None else (pool.rows, prescores),
+            ranked=None if scores is None else (best.rows, scores),
+            features=rows,
+            dropped=tuple((str(shelf.table.ids[row]), rule) for row, rule in dropped),
+            items_at_ms=shelf.built_ms,
+        )
+
+    def _say_what_is_missing(self, run: Run, shelf: Shelf) -> None:
+        if not shelf.lineup.complete:
+            run.say("models_missing")
+        if self.log_stalled():
+            run.say("kafka_down")
+
+    async def _who(self, run: Run, ask: Ask) -> Shopper:
+        try:
+            return await self.shoppers.who(ask.user_id, ask.now_ms)
+        except Unavailable:
+            run.say("redis_down")
+            return Shopper(ask.user_id)
+
+    async def _query(self, run: Run, shelf: Shelf, shopper: Shopper) -> Query:
+        lineup = shelf.lineup
+        if lineup.index is None or "two-tower" not in lineup.versions:
+            return Query(shelf, shopper, None)
+        inputs = lineup.tower_inputs(shopper.user_id, shopper.recent)
+        answer = await self.models.infer("two_tower_user", lineup.versions["two-tower"], inputs)
+        if answer.fell_back:
+            run.say("triton_down")
+        return Query(shelf, shopper, answer.values[0])
+
+    def _retrieve(self, run: Run, query: Query, k: int) -> Pool:
+        with run.timed("retrieve"):
+            found: dict[str, Rows] = {}
+            for source in self.sources:
+                found[source.name] = np.zeros(0, np.int64)
+                if run.left_s("retrieve") > 0:
+                    with run.skipping("retrieve"):
+                        found[source.name] = source.retrieve(query)
+                else:
+                    run.say("retrieve_late")
+            return pool_of(found, query.shelf, k)
+
+    async def _features(self, run: Run, ask: Ask, query: Query, pool: Pool) -> NDArray[np.float32]:
+        table = query.shelf.table
+        codes, place = np.unique(table.category[pool.rows], return_inverse=True)
+        tastes: dict[str, Scores] = {}
+        if "redis_down" not in run.degraded:
+            try:
+                names = [table.categories[code] for code in codes]
+                per_category = await self.shoppers.tastes(ask.user_id, names, ask.now_ms)
+                tastes = {name: column[place] for name, column in per_category.items()}
+            except Unavailable:
+                run.say("redis_down")
+        return ranking_rows(ask, query, pool, tastes)
+
+    async def _score(self, run: Run, shelf: Shelf, model: str, rows: NDArray[np.float32] | None) -> Scores:
+        version = shelf.lineup.versions.get(model)
+        if rows is None or version is None:
+            raise Unavailable(f"{model} has no rows to score or is not published")
+        answer = await self.models.infer(model, version, {"features": rows})
+        if answer.fell_back:
+            run.say("triton_down")
+        return answer.values[:, 0].astype(np.float64)
+
+    def _rerank(self, run: Run, context: Context, rows: Rows, scores: Scores) -> tuple[Slate, list[tuple[int, str]]]:
+        slate, dropped = Slate.of(rows, scores), list[tuple[int, str]]()
+        with run.timed("rerank"), run.skipping("rerank"):
+            slate, dropped, late = rerank(slate, context, self.rules, lambda: run.left_s("rerank") <= 0)
+            if late:
+                run.say("rerank_skipped")
+        return slate, dropped
+
+    def _placed(self, slate: Slate, pool: Pool, shelf: Shelf, k: int) -> tuple[Placed, ...]:
+        """The first k of the slate that can be bought, filled up with popular products where they are fewer."""
+        chosen = [i for i, row in enumerate(slate.rows) if self.in_stock(shelf.table.ids[row])][:k]
+        place_in_pool = {int(row): i for i, row in enumerate(pool.rows)}
+        placed = []
+        for position, i in enumerate(chosen, start=1):
+            row = int(slate.rows[i])
+            sources = tuple(pool.sources_of(place_in_pool[row])) or ("popular",)
+            score, new = float(slate.scores[i]), bool(shelf.new[row])
+            placed.append(Placed(str(shelf.table.ids[row]), score, sources, position, new, slate.moved_by[i]))
+        return (*placed, *self._filling(placed, shelf, k))
+
+    def _filling(self, placed: Sequence[Placed], shelf: Shelf, k: int) -> list[Placed]:
+        if len(placed) >= k:
+            return []
+        ids, have = shelf.table.ids, {p.item_id for p in placed}
+        spare = [r for r in shelf.popular if ids[r] not in have and self.in_stock(ids[r])][: k - len(placed)]
+        floor = min((p.score for p in placed), default=0.0)
+        return [
+            Placed(str(ids[row]), floor, ("popular",), position, bool(shelf.new[row]), ("fill",))
+            for position, row in enumerate(spare, start=len(placed) + 1)
+        ]
+
+
+def _best(scores: Scores, n: int) -> Rows:
+    """Positions of the `n` highest scores, best first, equal ones in their order."""
+    return np.argsort(-scores, kind="stable")[:n].astype(np.int64)

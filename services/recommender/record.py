@@ -1,0 +1,81 @@
+"""A decision as the record that goes to `decisions.recommendation`: what `make why` and the next training set read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from adapters.decision_log import pack_features
+from models.ranking_features import FEATURES_SHA
+from services.recommender.terms import Decision, Placed, Pool
+
+
+def to_record(decision: Decision) -> dict[str, Any]:
+    """JSON values and arrays. `candidates.sources` is a bit mask over `candidates.source_names`."""
+    ask = decision.ask
+    return {
+        "request_id": ask.request_id,
+        "event_time": ask.now_ms,
+        "now_ms": ask.now_ms,
+        "user_id": ask.user_id,
+        "surface": ask.surface,
+        "device": ask.device,
+        "k": ask.k,
+        "model_versions": dict(decision.model_versions),
+        "timings_ms": dict(decision.timings_ms),
+        "degraded": list(decision.degraded),
+        "cold_start": decision.cold_start,
+        "user_features": {name: _finite(value) for name, value in decision.shopper.features.items()},
+        "recent_items": list(decision.shopper.recent),
+        "items_at_ms": decision.items_at_ms,
+        "candidates": _candidates(decision),
+        "prerank": _stage(decision, "preranked"),
+        "rank": _ranked(decision),
+        "rerank": [
+            {"item_id": p.item_id, "position": p.position, "score": p.score, "moved_by": list(p.moved_by)}
+            for p in decision.placed
+        ],
+        "dropped": [{"item_id": item_id, "rule": rule} for item_id, rule in decision.dropped],
+        "items": [placed(p) for p in decision.placed],
+    }
+
+
+def placed(item: Placed) -> dict[str, Any]:
+    """One product of the answer, as clients get it."""
+    return {
+        "item_id": item.item_id, "score": item.score, "sources": list(item.sources), "position": item.position,
+        "new": item.new,
+    }
+
+
+def _candidates(decision: Decision) -> dict[str, Any]:
+    pool: Pool = decision.pool
+    mask = np.zeros(len(pool.rows), np.int64)
+    for bit, rank in enumerate(pool.ranks.values()):
+        mask |= (~np.isnan(rank)).astype(np.int64) << bit
+    return {
+        "item_ids": decision.ids[pool.rows].tolist(),
+        "sources": mask.tolist(),
+        "source_names": list(pool.ranks),
+        "fused": [round(score, 6) for score in pool.fused.tolist()],
+    }
+
+
+def _stage(decision: Decision, name: str) -> dict[str, Any] | None:
+    scored = getattr(decision, name)
+    if scored is None:
+        return None
+    rows, scores = scored
+    return {"item_ids": decision.ids[rows].tolist(), "scores": scores.astype(np.float32)}
+
+
+def _ranked(decision: Decision) -> dict[str, Any] | None:
+    stage = _stage(decision, "ranked")
+    if stage is None or decision.features is None:
+        return None
+    return {**stage, "features_base64": pack_features(decision.features), "feature_names_sha": FEATURES_SHA}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

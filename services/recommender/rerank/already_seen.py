@@ -1,0 +1,18 @@
+"""Moves what the shopper opened lately behind everything else: it is known, and one click away in the history."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from services.recommender.rerank.base import Context, Outcome, Slate
+
+
+class AlreadySeen:
+    name: ClassVar[str] = "already_seen"
+
+    def apply(self, slate: Slate, context: Context) -> Outcome:
+        recent = [context.shelf.row(item) for item in context.shopper.recent]
+        seen = np.isin(slate.rows, recent)
+        return Outcome(np.concatenate([np.flatnonzero(~seen), np.flatnonzero(seen)]), np.flatnonzero(seen))

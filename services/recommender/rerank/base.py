@@ -1,0 +1,86 @@
+"""The one base of re-ranking rules, and the loop that applies them.
+
+To add a rule: a file beside this, and its place in the order in `__init__`. A rule knows arrays, no network; it never
+drops for taste, only for what must not be shown, so that k products remain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.recommender.shelf import Shelf
+from services.recommender.terms import Rows, Scores, Shopper
+
+Positions = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Slate:
+    """Candidates, best first, so far. `moved_by[i]` and `scores[i]` belong to `rows[i]`."""
+
+    rows: Rows
+    scores: Scores
+    moved_by: tuple[tuple[str, ...], ...]
+
+    @staticmethod
+    def of(rows: Rows, scores: Scores) -> Slate:
+        return Slate(rows, scores, ((),) * len(rows))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule may look at. `in_stock` asks the live catalogue, which is fresher than the shelf."""
+
+    shelf: Shelf
+    shopper: Shopper
+    k: int
+    in_stock: Callable[[str], bool]
+
+
+class Outcome(NamedTuple):
+    """`order`: positions of the slate that remain, in their new order. `touched`: positions that the rule moved."""
+
+    order: Positions
+    touched: Positions
+
+
+class Rule(Protocol):
+    """One reason to show a product earlier, later or not at all."""
+
+    name: ClassVar[str]
+
+    def apply(self, slate: Slate, context: Context) -> Outcome:
+        """`order` holds distinct positions of the slate; a position that it lacks is dropped."""
+
+
+def nothing_moved(slate: Slate) -> Outcome:
+    return Outcome(np.arange(len(slate.rows)), np.zeros(0, np.int64))
+
+
+def rerank(
+    slate: Slate, context: Context, rules: Sequence[Rule], out_of_time: Callable[[], bool] = lambda: False
+) -> tuple[Slate, list[tuple[int, str]], bool]:
+    """Apply `rules` in order: (slate, dropped rows with the rule's name, whether time ran out before the last rule).
+
+    The first rule (stock) is always applied: it keeps what must not be shown off the page.
+    """
+    dropped: list[tuple[int, str]] = []
+    for place, rule in enumerate(rules):
+        if place > 0 and out_of_time():
+            return slate, dropped, True
+        order, touched = rule.apply(slate, context)
+        if len(order) < len(slate.rows):
+            gone = np.setdiff1d(np.arange(len(slate.rows)), order)
+            dropped += [(int(row), rule.name) for row in slate.rows[gone]]
+        slate = _reordered(slate, order, set(touched.tolist()), rule.name)
+    return slate, dropped, False
+
+
+def _reordered(slate: Slate, order: Positions, touched: set[int], name: str) -> Slate:
+    moved = tuple((*slate.moved_by[i], name) if i in touched else slate.moved_by[i] for i in order.tolist())
+    return Slate(slate.rows[order], slate.scores[order], moved)

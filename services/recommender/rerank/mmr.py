@@ -1,0 +1,36 @@
+"""Trades a little relevance of the first k for variety (maximal marginal relevance)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from models.diversity import mmr
+from services.recommender.rerank.base import Context, Outcome, Slate, nothing_moved
+from services.recommender.terms import Scores
+
+
+@dataclass(frozen=True)
+class Mmr:
+    """`balance` 1 is relevance only. The first `breadth` x k candidates are looked at."""
+
+    name: ClassVar[str] = "mmr"
+    balance: float = 0.9
+    breadth: int = 3
+
+    def apply(self, slate: Slate, context: Context) -> Outcome:
+        head = slate.rows[: self.breadth * context.k]
+        embeddings = context.shelf.embeddings(head)
+        if embeddings is None or len(head) < 3:
+            return nothing_moved(slate)
+        first = mmr(falling(len(head)), embeddings, context.k, self.balance)
+        rest = np.setdiff1d(np.arange(len(slate.rows)), first)
+        order = np.concatenate([first, rest])
+        return Outcome(order, first[first != np.arange(len(first))])
+
+
+def falling(n: int) -> Scores:
+    """Relevance by place, 1 / log2(place + 1): the scores of two models cannot be compared, their orders can."""
+    return np.asarray(1.0 / np.log2(np.arange(n) + 2.0))

@@ -1,0 +1,94 @@
+"""The nouns of one request: what is asked, who asks, what was found, what was decided. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float64]
+Stage = Literal["retrieve", "features", "prerank", "rank", "rerank"]
+STAGES: tuple[Stage, ...] = ("retrieve", "features", "prerank", "rank", "rerank")
+REASONS = (
+    "redis_down", "triton_down", "kafka_down", "retrieve_late", "features_late", "prerank_skipped", "rank_skipped",
+    "rerank_skipped", "models_missing",
+)
+"""Every value that `degraded` may hold."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request for a feed of `k` products."""
+
+    request_id: str
+    user_id: str
+    now_ms: int
+    k: int = 20
+    surface: str = "home"
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Shopper:
+    """What is known of who asks. `features` are the user_activity windows; `recent` are item ids, newest first."""
+
+    user_id: str
+    features: Mapping[str, float] = field(default_factory=dict)
+    recent: tuple[str, ...] = ()
+    seen_before: bool = False
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidates [n], best first by fusion. `ranks`: source -> 1-based place in its list, NaN where not returned."""
+
+    rows: Rows
+    ranks: Mapping[str, Scores]
+    fused: Scores
+
+    def take(self, positions: NDArray[np.integer[Any]]) -> Pool:
+        ranks = {name: rank[positions] for name, rank in self.ranks.items()}
+        return Pool(self.rows[positions], ranks, self.fused[positions])
+
+    def sources_of(self, position: int) -> list[str]:
+        return [name for name, rank in self.ranks.items() if not np.isnan(rank[position])]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One product of the answer. `score` is the last stage's that scored; higher is better within one answer only."""
+
+    item_id: str
+    score: float
+    sources: tuple[str, ...]
+    position: int
+    new: bool
+    moved_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer and everything it was made from. Arrays are aligned with the pool they belong to."""
+
+    ask: Ask
+    placed: tuple[Placed, ...]
+    model_versions: Mapping[str, str]
+    timings_ms: Mapping[str, float]
+    degraded: tuple[str, ...]
+    cold_start: str | None
+    shopper: Shopper
+    ids: NDArray[Any]
+    """Item id of every row of the shelf that answered."""
+    pool: Pool
+    preranked: tuple[Rows, Scores] | None
+    """Rows and scores of all candidates, as the pre-ranker gave them."""
+    ranked: tuple[Rows, Scores] | None
+    features: NDArray[np.float32] | None
+    """Rows of `ranked`'s candidates, in its order."""
+    dropped: tuple[tuple[str, str], ...]
+    items_at_ms: int
+    """When the item windows were read."""
