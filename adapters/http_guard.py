@@ -93,18 +93,20 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _matches(routes: Sequence[BaseRoute], scope: Scope) -> bool:
-    """Whether a route will answer; otherwise it is a 404 or 405, whatever the body."""
-    return any(route.matches(scope)[0] is Match.FULL for route in routes)
+def _match(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:
+    """The route that will answer, None for a 404 or 405, which it is whatever the body."""
+    return next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
 
 
-def _template(scope: Scope, matched: bool) -> str:
+def _template(scope: Scope, matched: BaseRoute | None) -> str:
     """After the answer: the template of the route that gave it, e.g. `/v1/decisions/{request_id}`."""
-    if not matched:
+    if matched is None:
         return "unmatched"
     included = scope.get("fastapi", {}).get("effective_route_context")
-    path = getattr(included, "path", None) or getattr(scope.get("route"), "path", None)
-    return str(path or "refused")
+    for route in (included, scope.get("route"), matched):
+        if path := getattr(route, "path", None):
+            return str(path)
+    return "refused"
 
 
 class Guard:
@@ -124,12 +126,12 @@ class Guard:
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = offered if is_id(offered) else uuid7()
         scope.setdefault("state", {})["request_id"] = request_id
-        matched = _matches(self.routes, scope)
+        matched = _match(self.routes, scope)
         sender = _Sender(send, request_id)
         started = time.perf_counter()
         telemetry.HTTP_IN_FLIGHT.labels(self.service).inc()
         try:
-            body = await self._body(receive, headers, scope["method"]) if matched else receive
+            body = await self._body(receive, headers, scope["method"]) if matched is not None else receive
             await self.app(scope, body, sender)
         except BadBody as refused:
             errors = [{"field": refused.field, "allowed": refused.detail}]

@@ -25,7 +25,16 @@ MOST_STREAMS: Final = 500
 ItemId = Annotated[str, Path(pattern=ID_PATTERN, description="an item of the catalogue")]
 FormItem = Annotated[str, Form(pattern=ID_PATTERN, description="an item of the catalogue")]
 FormRequest = Annotated[str | None, Form(pattern=ID_PATTERN, description="the feed that it was seen in")]
+ELSEWHERE: Final[dict[int | str, dict[str, Any]]] = {303: {"description": "Where to go on", "content": {}}}
 router = APIRouter(default_response_class=HTMLResponse)
+
+
+class Svg(Response):
+    media_type = "image/svg+xml"
+
+
+class EventStream(StreamingResponse):
+    media_type = "text/event-stream"
 
 
 def the_shop(request: Request) -> Shop:
@@ -84,7 +93,12 @@ def welcome(request: Request, shop: Shops) -> Response:
     return draw(request, "_welcome.html", "welcome.html", suggestions=found, pattern=ID_PATTERN)
 
 
-@router.post("/shopper", summary="Become a shopper, or a new visitor when no id is given", status_code=303)
+@router.post(
+    "/shopper",
+    summary="Become a shopper, or a new visitor when no id is given",
+    status_code=303,
+    response_class=RedirectResponse,
+)
 def choose(user_id: Annotated[str | None, Form(pattern=ID_PATTERN)] = None) -> Response:
     answer = RedirectResponse("/", 303)
     _remember(answer, "shopper", user_id or f"visitor-{uuid7()[-12:]}")
@@ -105,7 +119,11 @@ async def _feed(shop: Shop, visitor: Visitor) -> dict[str, Any]:
         return {"feed": None, "trouble": error.detail}
 
 
-@router.get("/products/{item_id}", summary="A product; with a feed's request id, opening it counts as a click")
+@router.get(
+    "/products/{item_id}",
+    responses=ELSEWHERE,
+    summary="A product; with a feed's request id, opening it counts as a click",
+)
 async def product(
     request: Request,
     shop: Shops,
@@ -155,7 +173,7 @@ def cart(request: Request, shop: Shops) -> Response:
     return _cart(request, shop, basket.read(request.cookies.get(basket.COOKIE, "")))
 
 
-@router.post("/cart", summary="Put a product into the cart")
+@router.post("/cart", responses=ELSEWHERE, summary="Put a product into the cart")
 async def add(
     request: Request, shop: Shops, visitor: Visitors, item_id: FormItem, request_id: FormRequest = None
 ) -> Response:
@@ -165,7 +183,7 @@ async def add(
     return _kept(request, lines, _cart(request, shop, lines, said=f"{listed.title} is in your cart.", trouble=trouble))
 
 
-@router.post("/cart/remove", summary="Take a product out of the cart")
+@router.post("/cart/remove", responses=ELSEWHERE, summary="Take a product out of the cart")
 def remove(request: Request, shop: Shops, item_id: FormItem) -> Response:
     lines = basket.removed(basket.read(request.cookies.get(basket.COOKIE, "")), item_id)
     return _kept(request, lines, _cart(request, shop, lines))
@@ -214,14 +232,19 @@ def _remember(answer: Response, name: str, value: str, seconds: int | None = MON
     answer.set_cookie(name, value, max_age=seconds, httponly=True, samesite="lax", path="/")
 
 
-@router.get("/pictures/{item_id}.svg", summary="A drawn picture of a product")
+@router.get("/pictures/{item_id}.svg", response_class=Svg, summary="A drawn picture of a product")
 def drawn(shop: Shops, item_id: ItemId) -> Response:
     listed = shop.catalogue.get(item_id)
     svg = picture(item_id, listed.category if listed else "Unknown")
-    return Response(svg, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=3600"})
+    return Svg(svg, headers={"Cache-Control": "public, max-age=3600"})
 
 
-@router.get("/stream", summary="Server-sent events: the strip of live features, and when to draw the feed again")
+@router.get(
+    "/stream",
+    response_class=EventStream,
+    responses={204: {"description": "No shopper chosen, or too many streams"}},
+    summary="Server-sent events: the strip of live features, and when to draw the feed again",
+)
 async def stream(request: Request, shop: Shops) -> Response:
     visitor = the_visitor(request)
     open_now: set[object] = request.app.state.__dict__.setdefault("streams", set())
@@ -245,7 +268,7 @@ async def stream(request: Request, shop: Shops) -> Response:
             open_now.discard(me)
 
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-    return StreamingResponse(messages(), media_type="text/event-stream", headers=headers)
+    return EventStream(messages(), headers=headers)
 
 
 def _message(event: str, text: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
+from adapters.decision_log import features_of
 from models.ranking_features import FEATURES, FEATURES_SHA
 from services.shop import words
 
@@ -82,7 +82,7 @@ def why(decision: Mapping[str, Any], item_id: str) -> Why:
         sources=_sources(candidates, ids, item_id) or tuple(shown.get("sources", ())),
         stages=tuple(stages),
         moved_by=tuple(moved.get("moved_by") or ()),
-        features=_features(decision.get("rank") or {}, item_id),
+        features=_features(decision, item_id),
         versions=decision.get("model_versions") or {},
     )
 
@@ -104,18 +104,19 @@ def _stage(label: str, record: Mapping[str, Any], item_id: str) -> Stage | None:
     return Stage(label, 1 + sum(s > score for s in scores), len(ids), _float(score))
 
 
-def _features(record: Mapping[str, Any], item_id: str) -> tuple[tuple[str, str], ...]:
-    """The values that the ranker saw, from the record's float32 rows; empty where they were of other columns."""
+def _features(decision: Mapping[str, Any], item_id: str) -> tuple[tuple[str, str], ...]:
+    """The values that the ranker saw; empty where it did not rank the item, or by other features."""
+    record = decision.get("rank") or {}
     ids = list(record.get("item_ids") or ())
-    if item_id not in ids or record.get("feature_names_sha") not in (None, FEATURES_SHA, FEATURES_SHA[:12]):
+    if item_id not in ids or record.get("feature_names_sha") != FEATURES_SHA:
         return ()
     try:
-        flat = np.frombuffer(base64.b64decode(record.get("features_base64") or "", validate=True), "<f4")
-    except (binascii.Error, ValueError):
+        rows = features_of(decision)
+    except (KeyError, ValueError, zlib.error):
         return ()
-    if flat.size != len(ids) * len(FEATURES):
+    if rows.shape != (len(ids), len(FEATURES)):
         return ()
-    row = dict(zip(FEATURES, flat.reshape(len(ids), -1)[ids.index(item_id)].tolist(), strict=True))
+    row = dict(zip(FEATURES, rows[ids.index(item_id)].tolist(), strict=True))
     seen = [(words.feature(n), words.number(row[n])) for n in WORTH if n in row and np.isfinite(row[n])]
     return tuple(seen[:SHOWN])
 

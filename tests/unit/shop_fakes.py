@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import httpx
 import numpy as np
 from fastapi import FastAPI
+from numpy.typing import NDArray
 
+from adapters.decision_log import pack_features
 from adapters.errors import Unavailable
 from adapters.http_guard import uuid7
 from feature_repo.events import ItemListed
@@ -66,6 +67,9 @@ class FakeCatalogue:
 
     def get(self, item_id: str) -> ItemListed | None:
         return self.items.get(item_id)
+
+    def learn(self, states: Sequence[ItemListed]) -> None:
+        self.items |= {state.item_id: state for state in states}
 
     def snapshot(self) -> tuple[ItemListed, ...]:
         return tuple(self.items.values())
@@ -156,7 +160,7 @@ class World:
                 "item_ids": ids[:40],
                 "scores": [2 - n / 20 for n in range(len(ids[:40]))],
                 "feature_names_sha": FEATURES_SHA,
-                "features_base64": base64.b64encode(_rows(len(ids[:40]))).decode(),
+                "features_base64": pack_features(_rows(len(ids[:40]))),
             },
             "rerank": [{**i, "moved_by": ["mmr"] if i["position"] % 3 == 0 else []} for i in items],
         }
@@ -180,7 +184,7 @@ class World:
         return httpx.Response(202, json={"accepted": len(events), "refused": []})
 
 
-def _rows(n: int) -> bytes:
-    rows = np.random.default_rng(1).gamma(2.0, 2.0, (n, len(FEATURES))).astype("<f4")
+def _rows(n: int) -> NDArray[np.float32]:
+    rows = np.random.default_rng(1).gamma(2.0, 2.0, (n, len(FEATURES))).astype(np.float32)
     rows[:, :3] = np.round(rows[:, :3])
-    return rows.tobytes()
+    return rows
