@@ -27,11 +27,11 @@ PartName = Annotated[str, typer.Argument(help="name of a part, as `make status` 
 
 
 @app.command()
-def demo(mapping: Annotated[str | None, typer.Option(help="a mapping.toml for your own data")] = None) -> None:
+def demo() -> None:
     """Everything from nothing to a running platform; a second run is quick."""
     from pipelines.stack.demo import demo as run  # the other commands do without its imports
 
-    raise typer.Exit(0 if run(load_settings(), mapping or None) else 1)
+    raise typer.Exit(0 if run(load_settings()) else 1)
 
 
 @app.command()

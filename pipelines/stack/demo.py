@@ -10,7 +10,6 @@ import hashlib
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -31,9 +30,9 @@ from settings import ROOT, Settings
 READY_S = 120.0
 
 
-def demo(settings: Settings, mapping: str | None) -> bool:
+def demo(settings: Settings) -> bool:
     """Bring the whole platform up and leave it running; gives whether every part is ready and a feed was answered."""
-    identity = preflight.identity_of(settings, mapping)
+    identity = preflight.identity_of(settings)
     preflight.check_state(settings.home)
     preflight.check_disk(settings.home)
     preflight.check_identity(settings, identity)
@@ -44,9 +43,8 @@ def demo(settings: Settings, mapping: str | None) -> bool:
         _start_manager(supervisor, programs, settings, runner)
         _start(supervisor, ("infrastructure", "watch"), settings)
         _infrastructure(settings, runner)
-        environment = {"MINIMART_MAPPING": str(Path(mapping).resolve())} if mapping else {}
         for step in steps(identity):
-            runner.run(step, environment)
+            runner.run(step)
         _start(supervisor, ("service",), settings)
         well = _wait(supervisor, native(settings), settings, runner)
         _report(settings)

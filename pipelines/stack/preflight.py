@@ -77,7 +77,7 @@ def check_identity(settings: Settings, identity: dict[str, Any]) -> None:
         )
 
 
-def identity_of(settings: Settings, mapping: str | None) -> dict[str, Any]:
+def identity_of(settings: Settings) -> dict[str, Any]:
     """What the data under home came from. Raises Misconfigured when the folder given does not exist."""
     if settings.data is None:
         return {
@@ -87,10 +87,11 @@ def identity_of(settings: Settings, mapping: str | None) -> dict[str, Any]:
     folder = settings.data.resolve()
     if not folder.is_dir():
         raise Misconfigured(f"DATA={settings.data} is not a folder: give one with items and events (see docs/data.md)")
-    if mapping and not Path(mapping).is_file():
-        raise Misconfigured(f"MAPPING={mapping} is not a file: give a mapping.toml (see docs/data.md)")
+    if settings.mapping and not settings.mapping.is_file():
+        raise Misconfigured(f"MAPPING={settings.mapping} is not a file: give a mapping.toml (see docs/data.md)")
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    return {"source": "import", "folder": str(folder), "mapping": mapping or "", "bytes": files}
+    mapping = settings.mapping.read_text() if settings.mapping else ""
+    return {"source": "import", "folder": str(folder), "mapping": mapping, "bytes": files}
 
 
 def holder(port: int) -> str:

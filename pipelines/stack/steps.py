@@ -44,7 +44,7 @@ class Runner:
         self.console = console
         self.started = time.monotonic()
 
-    def run(self, step: Step, environment: dict[str, str]) -> bool:
+    def run(self, step: Step) -> bool:
         """Run it unless its stamp holds; gives whether it ran. Raises Unavailable with the end of its log."""
         stamp = self.home / "run" / "stamps" / step.name
         key = hashlib.sha256(json.dumps([step.module, step.arguments, step.key], sort_keys=True).encode()).hexdigest()
@@ -53,7 +53,7 @@ class Runner:
             return False
         begun = time.monotonic()
         stamp.unlink(missing_ok=True)
-        self._execute(step, environment)
+        self._execute(step)
         if step.key is not None:
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.write_text(key)
@@ -64,12 +64,12 @@ class Runner:
         """One line, with the time since the start in front."""
         self.console.print(f"[dim]{time.monotonic() - self.started:6.1f} s[/]  {text}")
 
-    def _execute(self, step: Step, environment: dict[str, str]) -> None:
+    def _execute(self, step: Step) -> None:
         log = self.home / "logs" / f"step-{step.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen(
             [python_of(step.set), "-m", step.module, *step.arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None

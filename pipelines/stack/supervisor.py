@@ -131,7 +131,7 @@ class Supervisor:
 
     def end_orphans(self) -> int:
         """End what an earlier manager of this home left behind when it was killed itself; gives how many."""
-        left = list(_marked(self.home))
+        left = list(_ours(self.home, *self._last_session()))
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
@@ -140,6 +140,18 @@ class Supervisor:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         return len(left)
+
+    def _last_session(self) -> tuple[int, float]:
+        """(session, Unix seconds of its start) of a manager of this home that is dead; its parts stay in its session.
+
+        (0, 0) when there was none or its number belongs to a living process, which may be a stranger.
+        """
+        file = self.run / "supervisord.pid"
+        try:
+            pid, since = int(file.read_text()), file.stat().st_mtime
+        except (OSError, ValueError):
+            return 0, 0.0
+        return (0, 0.0) if psutil.pid_exists(pid) else (pid, since)
 
     def render(self, programs: dict[str, Launch]) -> str:
         """supervisord's configuration as text."""
@@ -207,10 +219,17 @@ def _kill_group(pid: int) -> None:
             process.kill()
 
 
-def _marked(home: Path) -> Iterable[psutil.Process]:
+def _ours(home: Path, session: int, since: float) -> Iterable[psutil.Process]:
+    """Processes with our mark, or in the session of a dead manager and younger than it (Redis overwrites its mark).
+
+    Session 0 is the kernel's and that of processes from outside a container: it is never taken for ours.
+    """
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(home):
+            if process.pid == os.getpid():
+                continue
+            inherited = session > 1 and os.getsid(process.pid) == session and process.create_time() >= since - 2
+            if inherited or process.environ().get(MARK) == str(home):
                 yield process
 
 

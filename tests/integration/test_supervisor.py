@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.stack.launch import Launch
-from pipelines.stack.supervisor import Supervisor
+from pipelines.stack import redis_server
+from pipelines.stack.launch import Launch, free_ports
+from pipelines.stack.supervisor import Supervisor, _ours
 
 # A part with a child of its own: the two must end together.
 CHILD = "import time; time.sleep(300)"
@@ -86,3 +87,27 @@ def test_the_same_programs_keep_the_running_manager_and_others_replace_it(superv
     assert state(supervisor) == "RUNNING"
     assert supervisor.start({"part": launch})
     assert supervisor.processes().keys() == {"part"}
+
+
+def test_a_part_that_hides_its_environment_is_found_too(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    one = Supervisor(tmp_path)
+    one.start({"redis": redis_server.launch(tmp_path / "redis", host="127.0.0.1", port=port)})
+    one.start_part("redis")
+    wait(lambda: redis_server.ready("127.0.0.1", port))
+    os.kill(int((one.run / "supervisord.pid").read_text()), signal.SIGKILL)
+    wait(lambda: not one.alive)
+    assert one.end_orphans() == 1
+    assert not redis_server.ready("127.0.0.1", port)
+
+
+def test_strangers_are_never_taken_for_ours(tmp_path: Path) -> None:
+    """Not the kernel's session, not a living session whose number stands in an old file, not an older process."""
+    one = Supervisor(tmp_path)
+    assert list(_ours(tmp_path, 0, 0.0)) == []
+    assert list(_ours(tmp_path, os.getsid(0), time.time() + 60)) == []
+    one.run.mkdir()
+    (one.run / "supervisord.pid").write_text(str(os.getpid()))
+    assert one._last_session() == (0, 0.0)
+    (one.run / "supervisord.pid").write_text("not a number")
+    assert one._last_session() == (0, 0.0)

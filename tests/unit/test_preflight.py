@@ -57,15 +57,15 @@ def test_a_full_disk_is_refused_with_the_fix(tmp_path: Path) -> None:
 
 
 def test_other_data_than_what_lies_in_home_is_refused_with_the_difference(settings: Settings) -> None:
-    preflight.check_identity(settings, preflight.identity_of(settings, None))
-    preflight.check_identity(settings, preflight.identity_of(settings, None))
+    preflight.check_identity(settings, preflight.identity_of(settings))
+    preflight.check_identity(settings, preflight.identity_of(settings))
     other = settings.model_copy(update={"seed": settings.seed + 1})
     with pytest.raises(Misconfigured, match=f"seed: {settings.seed} there, {settings.seed + 1} asked.*make reset"):
-        preflight.check_identity(settings, preflight.identity_of(other, None))
+        preflight.check_identity(settings, preflight.identity_of(other))
 
 
 def test_data_that_is_not_there_is_refused(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="is not a folder"):
-        preflight.identity_of(settings.model_copy(update={"data": tmp_path / "nothing"}), None)
+        preflight.identity_of(settings.model_copy(update={"data": tmp_path / "nothing"}))
     with pytest.raises(Misconfigured, match="is not a file"):
-        preflight.identity_of(settings.model_copy(update={"data": tmp_path}), str(tmp_path / "mapping.toml"))
+        preflight.identity_of(settings.model_copy(update={"data": tmp_path, "mapping": tmp_path / "mapping.toml"}))

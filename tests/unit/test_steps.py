@@ -21,24 +21,24 @@ def runner(tmp_path: Path) -> Runner:
 
 
 def test_a_step_runs_once_for_one_key_and_again_for_another(runner: Runner) -> None:
-    assert runner.run(ECHO, {})
-    assert not runner.run(ECHO, {})
-    assert runner.run(Step(ECHO.name, ECHO.what, ECHO.module, ECHO.arguments, key="b", set="dev"), {})
+    assert runner.run(ECHO)
+    assert not runner.run(ECHO)
+    assert runner.run(Step(ECHO.name, ECHO.what, ECHO.module, ECHO.arguments, key="b", set="dev"))
     assert "per loop" in (runner.home / "logs" / "step-echo.log").read_text()
 
 
 def test_a_step_without_a_key_runs_every_time(runner: Runner) -> None:
     again = Step(ECHO.name, ECHO.what, ECHO.module, ECHO.arguments, set="dev")
-    assert runner.run(again, {})
-    assert runner.run(again, {})
+    assert runner.run(again)
+    assert runner.run(again)
 
 
 def test_a_failed_step_says_why_and_leaves_no_stamp(runner: Runner) -> None:
     broken = Step("broken", "cannot", "timeit", ("--no-such-flag",), key="a", set="dev")
     with pytest.raises(Unavailable, match=r"(?s)broken ended with 2.*no-such-flag"):
-        runner.run(broken, {})
+        runner.run(broken)
     with pytest.raises(Unavailable):
-        runner.run(broken, {})
+        runner.run(broken)
 
 
 def test_new_data_makes_everything_after_it_again() -> None:
