@@ -45,8 +45,8 @@ PRERANKER: Final = RankerConfig(trees=50, leaves=16, depth=4, learning_rate=0.15
 class RankingRows:
     """Candidates of many requests, one request after another.
 
-    `features` float32 [R, F]; `labels` int [R] (0 nothing, 1 click, 2 cart, 3 order); `groups` int [G] rows per request;
-    `positions` int [R] (1-based place in the feed, 0 = not shown) or None without feeds.
+    `features` float32 [R, F]; `labels` int [R] (0 nothing, 1 click, 2 cart, 3 order); `groups` int [G] rows per
+    request; `positions` int [R] (1-based place in the feed, 0 = not shown) or None without feeds.
     """
 
     features: NDArray[np.float32]

@@ -170,23 +170,16 @@ class TwoTower(nn.Module):  # type: ignore[misc]
         parts = [self.user_tower(u, r).numpy() for u, r in pairs]
         return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, self.config.dim), np.float32)
 
-    def grow_from(self, older: Mapping[str, Any], users: NDArray[np.int64], items: NDArray[np.int64]) -> None:
-        """Start from an older model's weights; `users[i]` and `items[i]` are the new index of its row i (0 = dropped).
+    def grow_from(self, older: Mapping[str, Tensor]) -> None:
+        """Start from an older model's weights, whose shoppers, items and categories are the first ones of this model.
 
-        Tables whose shape changed are copied row by row; rows that the older model lacked keep their initial values.
+        What the older model did not know starts as the unknown shopper (row 0) or with its initial values.
         """
-        moves = {"user_tower.ids.weight": users, "user_tower.recent_ids.weight": items, "item_tower.ids.weight": items}
         mine = self.state_dict()
         for name, value in older.items():
-            if name in moves:
-                rows = torch.from_numpy(moves[name])
-                kept = rows > 0
-                kept[0] = True
-                mine[name][rows[kept]] = value[kept]
-            elif value.shape == mine[name].shape:
-                mine[name].copy_(value)
-            elif value.dim() == 2:  # categories are only ever appended
-                mine[name][: len(value)] = value
+            if name == "user_tower.ids.weight":
+                mine[name][:] = value[0]
+            mine[name][: len(value)] = value
         self.load_state_dict(mine)
 
 
