@@ -32,11 +32,10 @@ def facts(view: ViewPlan, feed: Feed, source: str) -> str:
         WITH seen AS (
             SELECT event_time, _arrival, {', '.join(flat)},
                    lag(_arrival) OVER (PARTITION BY event_id ORDER BY _partition, _offset, _arrival) AS before
-            FROM {source}),
+            FROM {source} WHERE event_time BETWEEN _arrival - {TOO_LATE_MS} AND _arrival + {CLOCK_AHEAD_MS}),
         e AS (
             SELECT * EXCLUDE (before) FROM seen
-            WHERE (before IS NULL OR _arrival // {HOUR_MS} - before // {HOUR_MS} > {DEDUP_HOURS})
-              AND event_time BETWEEN _arrival - {TOO_LATE_MS} AND _arrival + {CLOCK_AHEAD_MS})
+            WHERE before IS NULL OR _arrival // {HOUR_MS} - before // {HOUR_MS} > {DEDUP_HOURS})
         SELECT codes.code, e.event_time, e._arrival AS arrival{', ' + values if values else ''}
         FROM e{unnest} JOIN codes ON {keys}"""  # noqa: S608 - names come from the checked plan
 

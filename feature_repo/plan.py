@@ -84,6 +84,11 @@ class ViewPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The distinct (topic, exploded field) pairs, in order of declaration."""
         return tuple(dict.fromkeys((c.topic, c.each) for c in self.columns))
 
+    @property
+    def rekeyed(self) -> bool:
+        """Whether its rows travel to the partition of their own key; shopper events are keyed by user_id."""
+        return self.join_keys[0] != "user_id"
+
     def column(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
 

@@ -1,0 +1,206 @@
+"""The online store as readers see it: packed tiles by key, and all items as columns in memory.
+
+Redis holds Feast's own layout (`feast_redis.py`), so the Feast SDK reads the same values. A read costs one round trip
+and never more than its timeout; a Redis that is away, slow or hung raises Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import numpy as np
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from adapters import feast_redis
+from adapters.errors import Unavailable
+from feature_repo import tiles
+from feature_repo.plan import FeaturePlan, ViewPlan
+from feature_repo.windows import MINUTE_MS
+
+Key = tuple[str, ...]
+NEVER: Final = Retry(NoBackoff(), 0)
+
+
+def touched_key(view: str) -> str:
+    """The sorted set of a view's keys, scored by when (ms) each was last written; kept for views of items."""
+    return f"minimart:touched:{view}"
+
+
+def connect(redis_url: str, timeout_s: float) -> Any:
+    """A blocking client that connects when first used and gives up after `timeout_s`."""
+    return redis.Redis.from_url(redis_url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=NEVER)
+
+
+class FeatureReader(Protocol):
+    """What the recommender asks."""
+
+    async def read_many(self, asked: Sequence[tuple[str, Sequence[Key]]]) -> list[list[bytes | None]]:
+        """Packed tiles per (view, keys) in order of asking; None where there are none. Raises Unavailable."""
+
+
+class OnlineStore:
+    """FeatureReader on Redis. `timeout_ms` bounds every read, connecting included."""
+
+    def __init__(self, redis_url: str, plan: FeaturePlan, timeout_ms: float = 50) -> None:
+        self._plan, self._url, self._timeout_s = plan, redis_url, timeout_ms / 1000
+        self._client: Any = redis.asyncio.Redis.from_url(
+            redis_url, socket_timeout=self._timeout_s, socket_connect_timeout=self._timeout_s, max_connections=256)
+
+    async def read(self, view: str, keys: Sequence[Key]) -> list[bytes | None]:
+        """Packed tiles of `keys` in their order. Raises Unavailable."""
+        return (await self.read_many([(view, keys)]))[0]
+
+    async def read_many(self, asked: Sequence[tuple[str, Sequence[Key]]]) -> list[list[bytes | None]]:
+        pipe = self._client.pipeline(transaction=False)
+        for name, keys in asked:
+            view, field = self._plan.view(name), feast_redis.field(name, "tiles")
+            for key in keys:
+                pipe.hget(feast_redis.redis_key(self._plan.project, view.join_keys, key), field)
+        try:
+            found = await asyncio.wait_for(pipe.execute(), self._timeout_s)
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the online store at {self._url} did not answer: {error!r}") from None
+        values = iter(found)
+        return [[feast_redis.bytes_of(next(values)) for _ in keys] for _, keys in asked]
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class MemoryReader:
+    """The fake FeatureReader: `values[view][key]`; `down` makes it Unavailable."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[Key, bytes]] = {}
+        self.down = False
+
+    async def read(self, view: str, keys: Sequence[Key]) -> list[bytes | None]:
+        return (await self.read_many([(view, keys)]))[0]
+
+    async def read_many(self, asked: Sequence[tuple[str, Sequence[Key]]]) -> list[list[bytes | None]]:
+        if self.down:
+            raise Unavailable("the online store is down")
+        return [[self.values.get(view, {}).get(key) for key in keys] for view, keys in asked]
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+class ItemSnapshot:
+    """Windows of every item as columns, kept fresh by a thread: only keys written since are read, and once a minute
+    everything decays. While Redis is away the last known tiles go on decaying with the clock."""
+
+    def __init__(self, redis_url: str, plan: FeaturePlan, *, view: str = "item_activity", refresh_s: float = 1.0,
+                 timeout_s: float = 2.0) -> None:
+        self._view: ViewPlan = plan.view(view)
+        self._project = plan.project
+        self._client = connect(redis_url, timeout_s)
+        self._refresh_s = refresh_s
+        self._packed: list[bytes | None] = []
+        self._rows: dict[str, int] = {}
+        self._columns = tiles.columns(self._view, [], 0)
+        self._computed_ms = 0
+        self._since_ms = 0.0
+        self._fresh_at: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="item-snapshot", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+        self._client.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether Redis has been read at least once."""
+        return self._fresh_at is not None
+
+    @property
+    def items(self) -> tuple[str, ...]:
+        """The items in order of their rows."""
+        return tuple(self._rows)
+
+    def age_s(self) -> float:
+        """Seconds since Redis was last read well; infinite before the first time."""
+        return float("inf") if self._fresh_at is None else time.monotonic() - self._fresh_at
+
+    def row_of(self, item_id: str) -> int:
+        """The row of an item in every column, or -1. An item that appears now may have a row before its columns do."""
+        return self._rows.get(item_id, -1)
+
+    def columns(self, now_ms: int) -> dict[str, np.ndarray]:
+        """Feature -> array [items], as of at most two minutes from `now_ms` (recomputed here if the clock jumped)."""
+        if abs(now_ms - self._computed_ms) > 2 * MINUTE_MS:
+            self._compute(now_ms, None)
+        return self._columns
+
+    def refresh(self, now_ms: int) -> int:
+        """Read the keys written since the last time; returns how many. Raises Unavailable, and then still decays."""
+        if now_ms // MINUTE_MS != self._computed_ms // MINUTE_MS:
+            self._compute(now_ms, None)
+        changed = self._read_changed()
+        if changed:
+            self._compute(now_ms, changed)
+        self._fresh_at = time.monotonic()
+        return len(changed)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with suppress(Unavailable):  # `age_s` tells; the tiles that we have go on decaying
+                self.refresh(int(time.time() * 1000))
+            self._stop.wait(self._refresh_s)
+
+    def _read_changed(self) -> list[int]:
+        changed: list[int] = []
+        try:
+            touched = self._client.zrangebyscore(touched_key(self._view.name), self._since_ms, "+inf", withscores=True)
+            for start in range(0, len(touched), 500):
+                changed += self._read_chunk([member.decode() for member, _ in touched[start:start + 500]])
+        except (redis.RedisError, OSError) as error:
+            raise Unavailable(f"the online store did not answer: {error!r}") from None
+        if touched:
+            # Writers' clocks may differ a little, and a commit is stamped before it is done: read two seconds again.
+            self._since_ms = max(score for _, score in touched) - 2_000
+        return changed
+
+    def _read_chunk(self, items: list[str]) -> list[int]:
+        field = feast_redis.field(self._view.name, "tiles")
+        pipe = self._client.pipeline(transaction=False)
+        for item in items:
+            pipe.hget(feast_redis.redis_key(self._project, self._view.join_keys, (item,)), field)
+        changed = []
+        for item, message in zip(items, pipe.execute(), strict=True):
+            packed = feast_redis.bytes_of(message)
+            row = self._rows.get(item, len(self._packed))
+            if row == len(self._packed):
+                self._packed.append(None)
+                self._rows[item] = row
+            if packed is not None and packed != self._packed[row]:
+                self._packed[row] = packed
+                changed.append(row)
+        return changed
+
+    def _compute(self, now_ms: int, rows: list[int] | None) -> None:
+        """Make new columns: of the given rows, or of all of them. Readers keep the old arrays until the swap."""
+        n = len(self._packed)
+        if rows is None or len(rows) > n // 2 or n > len(next(iter(self._columns.values()))):
+            self._columns = tiles.columns(self._view, self._packed, now_ms)
+            self._computed_ms = now_ms
+            return
+        fresh = tiles.columns(self._view, [self._packed[r] for r in rows], now_ms)
+        columns = {name: old.copy() for name, old in self._columns.items()}
+        for name, column in columns.items():
+            column[np.asarray(rows)] = fresh[name]
+        self._columns = columns
