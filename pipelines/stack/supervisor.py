@@ -124,7 +124,7 @@ class Supervisor:
             pid = int(self._call("supervisor.getPID"))
             self._call("supervisor.shutdown")
         if pid:
-            _until(lambda: not psutil.pid_exists(pid), 60, "the process manager does not end")
+            _until(lambda: not _lives(pid), 60, "the process manager does not end")
         left = self.end_orphans()
         self.socket.unlink(missing_ok=True)
         return left
@@ -151,7 +151,7 @@ class Supervisor:
             pid, since = int(file.read_text()), file.stat().st_mtime
         except (OSError, ValueError):
             return 0, 0.0
-        return (0, 0.0) if psutil.pid_exists(pid) else (pid, since)
+        return (0, 0.0) if _lives(pid) else (pid, since)
 
     def render(self, programs: dict[str, Launch]) -> str:
         """supervisord's configuration as text."""
@@ -217,6 +217,13 @@ def _kill_group(pid: int) -> None:
     for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process has this number and is not just waiting to be buried."""
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _ours(home: Path, session: int, since: float) -> Iterable[psutil.Process]:
