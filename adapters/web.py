@@ -1,8 +1,8 @@
 """The HTTP edge that all our services share: one app factory, one way to serve, one small server for workers.
 
 An app from here answers errors as problem documents (adapters/problems.py), refuses bad bodies
-(adapters/http_guard.py), and offers /livez (the process runs), /readyz (it can do its work;
-otherwise which part cannot, and why) and /metrics.
+(adapters/http_guard.py), and offers /docs (its routes, for people), /livez (the process runs), /readyz (it can do
+its work; otherwise which part cannot, and why) and /metrics.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from adapters import problems
+from adapters import api_page, problems
 from adapters.errors import MinimartError, Misconfigured
 from adapters.http_guard import Guard, uuid7
 
@@ -82,6 +82,10 @@ def _add_probes(app: FastAPI, name: str, ready: Ready) -> None:
         detail = "; ".join(f"{part}: {reason}" for part, reason in waiting.items())
         errors = [{"field": part, "value": reason} for part, reason in waiting.items()]
         return problems.problem(request_id(request), 503, detail, title="Not ready", errors=errors)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        return HTMLResponse(api_page.render(app.openapi()))
 
     @app.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=PlainTextResponse)
     def metrics() -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -32,14 +33,15 @@ class Suggestion:
 def pick(clicks: pa.Table) -> tuple[Suggestion, ...]:
     """Busy shoppers with differing favourite categories. `clicks`: user_id, item_id, category, event_time (ms)."""
     by_user: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
-    columns = (clicks[name].to_pylist() for name in ("user_id", "event_time", "item_id", "category"))
+    columns = [clicks[name].to_pylist() for name in ("user_id", "event_time", "item_id", "category")]
     for user_id, moment, item_id, category in zip(*columns, strict=True):
         by_user[user_id].append((moment, item_id, category))
+    differ = len(set(columns[3])) > 1
     busy = sorted(by_user.items(), key=lambda pair: (-min(len(pair[1]), 40), pair[0]))
     found: list[Suggestion] = []
     for user_id, rows in busy:
         tastes = tuple(c for c, _ in Counter(category for _, _, category in rows).most_common(2))
-        if any(tastes[0] == other.tastes[0] for other in found) and len(set(clicks["category"].to_pylist()[:2000])) > 1:
+        if differ and any(tastes[0] == other.tastes[0] for other in found):
             continue
         recent = tuple(dict.fromkeys(item_id for _, item_id, _ in sorted(rows, reverse=True)))[:RECENT]
         found.append(Suggestion(user_id, tastes, recent, len(rows)))
@@ -83,8 +85,6 @@ class Suggestions:
 
 def _newest_day(lake: Path) -> int | None:
     """Unix ms at which the last DAYS days of clicks in the lake begin, None where there are none."""
-    from datetime import UTC, datetime
-
     days = sorted(p.name.removeprefix("date=") for p in (lake / CLICKS).glob("date=*"))
     if not days:
         return None

@@ -60,13 +60,11 @@ def _form(path: str, body: str, named: str | None, status: tuple[int, ...] = (42
     return Bad(path, body.encode(), status=status, names=named, headers=FORM)
 
 
+NO_IDS: Final[tuple[Any, ...]] = ("", "a b", "a\x00b", "a\nb", "é", "x" * 65, 7, None, ["u1"], {})
 CORPUS: Final[dict[str, list[Bad]]] = {
     "recommender": [
         *(_recommendation("k", k=k) for k in (0, -1, 10**9, 101, 1.5, "20", True, None, [20], 2**70)),
-        *(
-            _recommendation("user_id", user_id=u)
-            for u in ("", "a b", "a\x00b", "a\nb", "é", "x" * 65, 7, None, ["u1"], {})
-        ),
+        *(_recommendation("user_id", user_id=u) for u in NO_IDS),
         Bad("/v1/recommendations", b"{}", names="user_id"),
         _recommendation("surprise", surprise=1),
         _recommendation("surface", surface="\x07"),
