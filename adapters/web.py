@@ -45,10 +45,12 @@ def create_app(
     lifespan: Lifespan | None = None,
     body_limit: int = 1 << 20,
     accepts: Collection[str] = JSON_ONLY,
+    notes: Ready | None = None,
 ) -> FastAPI:
     """An app with our edge. `ready()` returns part -> reason for each part that is not ready (empty: ready).
 
-    `body_limit` is in bytes, `accepts` names the content types that a request body may have.
+    `notes()` is what /readyz shows beside that without being unready, e.g. an artifact that was refused. `body_limit`
+    is in bytes, `accepts` names the content types that a request body may have.
     """
     app = FastAPI(
         title=title,
@@ -63,11 +65,11 @@ def create_app(
     app.add_exception_handler(HTTPException, problems.from_http)
     app.add_exception_handler(RequestValidationError, problems.from_validation)
     app.add_middleware(Guard, service=name, routes=app.router.routes, body_limit=body_limit, accepts=accepts)
-    _add_probes(app, name, ready)
+    _add_probes(app, name, ready, notes or dict)
     return app
 
 
-def _add_probes(app: FastAPI, name: str, ready: Ready) -> None:
+def _add_probes(app: FastAPI, name: str, ready: Ready, notes: Ready) -> None:
     @app.get("/livez", tags=["operations"], summary="Whether the process runs")
     async def livez() -> dict[str, str]:
         return {"service": name, "status": "alive"}
@@ -78,8 +80,9 @@ def _add_probes(app: FastAPI, name: str, ready: Ready) -> None:
         if app.state.draining.is_set():
             waiting["process"] = "it is shutting down"
         if not waiting:
-            return JSONResponse({"service": name, "status": "ready"})
+            return JSONResponse({"service": name, "status": "ready", "notes": dict(notes())})
         detail = "; ".join(f"{part}: {reason}" for part, reason in waiting.items())
+        waiting |= dict(notes())
         errors = [{"field": part, "value": reason} for part, reason in waiting.items()]
         return problems.problem(request_id(request), 503, detail, title="Not ready", errors=errors)
 

@@ -187,6 +187,13 @@ async def test_not_ready_names_the_part() -> None:
         assert (await c.get("/livez")).status_code == 200
 
 
+async def test_notes_are_shown_without_being_unready() -> None:
+    app = web.create_app("toy", title="Toy", ready=dict, notes=lambda: {"ranker": "version 4 refused: digest"})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://toy") as c:
+        answer = await c.get("/readyz")
+    assert (answer.status_code, answer.json()["notes"]) == (200, {"ranker": "version 4 refused: digest"})
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()
