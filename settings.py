@@ -33,7 +33,6 @@ class Settings(BaseSettings):
     # Data
     data: Path | None = Field(None, description="folder with your own items and events; empty: the simulator's marketplace")
     mapping: Path | None = Field(None, description="mapping.toml for `data` with names of its own; empty: the folder's, if any")
-    mapping: Path | None = Field(None, description="mapping.toml that says how the columns of `data` are named")
     sim_shoppers: int = Field(8000, ge=50, le=1_000_000, description="simulated shoppers")
     sim_items: int = Field(4000, ge=100, le=1_000_000, description="simulated catalogue size")
     sim_days: int = Field(30, ge=7, le=365, description="days of simulated history")

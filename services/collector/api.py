@@ -100,7 +100,7 @@ def _publish(
                 topic, letter = dead_letter(verdict.topic, verdict.payload, verdict.reason, source=SERVICE,
                                             time_ms=int(time.time() * 1000))
                 spool.publish_acked(topic, verdict.key, letter)
-            EVENTS.labels(SERVICE, verdict.topic or "none", verdict.code).inc()
+            EVENTS.labels(SERVICE, verdict.topic or "none", "dead_letter" if verdict.topic else verdict.code).inc()
         except Overloaded as error:
             raise Unavailable(
                 f"Kafka does not answer and the spool is full ({spool.outstanding} events); {len(sent)} of "
