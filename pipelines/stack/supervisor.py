@@ -233,7 +233,7 @@ def _ours(home: Path, session: int, since: float) -> Iterable[psutil.Process]:
     """
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid == os.getpid():
+            if process.pid == os.getpid() or not _lives(process.pid):
                 continue
             inherited = session > 1 and os.getsid(process.pid) == session and process.create_time() >= since - 2
             if inherited or process.environ().get(MARK) == str(home):
