@@ -108,7 +108,7 @@ class ItemSnapshot:
         self._rows: dict[str, int] = {}
         self._columns = tiles.columns(self._view, [], 0)
         self._computed_ms = 0
-        self._since_ms = 0.0
+        self._since = "-inf"
         self._fresh_at: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="item-snapshot", daemon=True)
@@ -150,7 +150,7 @@ class ItemSnapshot:
         """Read the keys written since the last time; returns how many. Raises Unavailable, and then still decays."""
         if now_ms // MINUTE_MS != self._computed_ms // MINUTE_MS:
             self._compute(now_ms, None)
-        changed = self._read_changed()
+        changed = self._read_changed(now_ms)
         if changed:
             self._compute(now_ms, changed)
         self._fresh_at = time.monotonic()
@@ -162,17 +162,18 @@ class ItemSnapshot:
                 self.refresh(int(time.time() * 1000))
             self._stop.wait(self._refresh_s)
 
-    def _read_changed(self) -> list[int]:
+    def _read_changed(self, now_ms: int) -> list[int]:
         changed: list[int] = []
         try:
-            touched = self._client.zrangebyscore(touched_key(self._view.name), self._since_ms, "+inf", withscores=True)
+            touched = self._client.zrangebyscore(touched_key(self._view.name), self._since, "+inf", withscores=True)
             for start in range(0, len(touched), 500):
                 changed += self._read_chunk([member.decode() for member, _ in touched[start:start + 500]])
         except (redis.RedisError, OSError) as error:
             raise Unavailable(f"the online store did not answer: {error!r}") from None
         if touched:
-            # Writers' clocks may differ a little, and a commit is stamped before it is done: read two seconds again.
-            self._since_ms = max(score for _, score in touched) - 2_000
+            # Writers' clocks may differ and a commit is stamped before it is done: read two seconds again for a while.
+            newest = max(score for _, score in touched)
+            self._since = f"({newest}" if newest < now_ms - 10_000 else str(newest - 2_000)
         return changed
 
     def _read_chunk(self, items: list[str]) -> list[int]:

@@ -1,0 +1,226 @@
+"""The stream worker's side of Redis: tiles, offsets and seen event ids of one partition, committed as one.
+
+    minimart:owner:<p>               token of the worker that owns partition p; every commit is refused to any other
+    minimart:progress:<p>            hash: `offset:<topic>` next to read, `source:<topic>:<q>` next source offset that
+                                     stage 2 of p expects from partition q, `plan` the feature set of these tiles
+    minimart:counters:<p>            hash: `<topic>:<outcome>` records by what became of them
+    minimart:seen:<topic>:<p>:<hour> 64-bit hashes of the event ids sighted in that hour of arrival
+
+Tiles lie in Feast's layout (`feast_redis.py`). Redis is a rebuildable cache: the truth is Kafka and the lake.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import redis
+
+from adapters import feast_redis
+from adapters.errors import MinimartError, Unavailable
+from adapters.online_store import Key, connect, touched_key
+from feature_repo.plan import FeaturePlan
+from feature_repo.windows import DEDUP_HOURS, HOUR_MS
+
+SEEN_SECONDS: Final = (DEDUP_HOURS + 2) * HOUR_MS // 1000
+REBUILD_LOCK: Final = "minimart:rebuild"
+
+
+class Fenced(MinimartError):
+    """Another worker owns this partition, or Redis lost who does: drop what is not committed and start again."""
+
+    title = "Fenced"
+
+
+@dataclass
+class Progress:
+    """Where a partition stands. `seen` maps topic -> event id hash -> hour of arrival of the last sighting."""
+
+    offsets: dict[str, int] = field(default_factory=dict)
+    sources: dict[tuple[str, int], int] = field(default_factory=dict)
+    seen: dict[str, dict[int, int]] = field(default_factory=dict)
+
+
+@dataclass
+class Batch:
+    """What one commit of a partition changes: (view, key) -> packed tiles, (topic, hour) -> event id hashes, ..."""
+
+    partition: int
+    token: str
+    states: dict[tuple[str, Key], bytes] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
+    sources: dict[tuple[str, int], int] = field(default_factory=dict)
+    sighted: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+class FeatureState:
+    """Reads and commits of the stream worker; every method raises Unavailable when Redis does not answer in time."""
+
+    def __init__(self, redis_url: str, plan: FeaturePlan, timeout_s: float = 5.0) -> None:
+        self._plan, self._url = plan, redis_url
+        self._client = connect(redis_url, timeout_s)
+
+    def claim(self, partition: int) -> str:
+        """Become the owner of a partition; returns the token that fences every other worker off."""
+        token = uuid.uuid4().hex
+        with self._translated():
+            self._client.set(f"minimart:owner:{partition}", token)
+        return token
+
+    def load(self, partition: int) -> Progress | None:
+        """Where the partition stands; None if Redis does not know, or holds tiles of another feature set."""
+        with self._translated():
+            raw = self._client.hgetall(f"minimart:progress:{partition}")
+            stored = {k.decode(): v.decode() for k, v in raw.items()}
+            if stored.pop("plan", None) != self._plan.sha256:
+                return None
+            progress = Progress()
+            for name, number in stored.items():
+                kind, _, rest = name.partition(":")
+                if kind == "offset":
+                    progress.offsets[rest] = int(number)
+                else:
+                    topic, _, source = rest.rpartition(":")
+                    progress.sources[topic, int(source)] = int(number)
+            for topic in self._plan.topics:
+                progress.seen[topic] = self._load_seen(topic, partition)
+        return progress
+
+    def states(self, wanted: Iterable[tuple[str, Key]]) -> list[bytes | None]:
+        """Packed tiles of (view, key) pairs, in order."""
+        pipe = self._client.pipeline(transaction=False)
+        for view, key in wanted:
+            pipe.hget(self._key(view, key), feast_redis.field(view, "tiles"))
+        with self._translated():
+            return [feast_redis.bytes_of(message) for message in pipe.execute()]
+
+    def commit(self, batches: list[Batch], now_ms: int) -> None:
+        """States, offsets, sightings and counters of several partitions in one transaction.
+
+        Raises Fenced, with nothing written, unless each partition still belongs to its batch's token.
+        """
+        owners = [f"minimart:owner:{b.partition}" for b in batches]
+        with self._translated(), self._client.pipeline(transaction=True) as pipe:
+            try:
+                pipe.watch(*owners)
+                for batch, held in zip(batches, pipe.mget(owners), strict=True):
+                    if held != batch.token.encode():
+                        raise Fenced(f"partition {batch.partition} belongs to another worker")
+                pipe.multi()
+                for batch in batches:
+                    self._queue(pipe, batch, now_ms)
+                pipe.execute()
+            except redis.WatchError:
+                raise Fenced("a partition changed hands during the commit") from None
+
+    def counters(self) -> dict[str, int]:
+        """`<topic>:<outcome>` summed over partitions."""
+        total: dict[str, int] = {}
+        with self._translated():
+            for name in self._client.scan_iter("minimart:counters:*"):
+                for key, number in self._client.hgetall(name).items():
+                    total[key.decode()] = total.get(key.decode(), 0) + int(number)
+        return total
+
+    def put(self, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> None:
+        """Write tiles outside a commit: rebuilding and materialising only."""
+        pipe = self._client.pipeline(transaction=False)
+        self._queue_states(pipe, states, now_ms)
+        with self._translated():
+            pipe.execute()
+
+    def put_attributes(self, view: str, join_keys: tuple[str, ...], rows: Iterable[tuple[Key, int, dict[str, Any]]]
+                       ) -> None:
+        """Write plain Feast rows: (key, time in ms, feature -> value)."""
+        pipe = self._client.pipeline(transaction=False)
+        for key, at_ms, values in rows:
+            mapping = {feast_redis.field(view, name): feast_redis.value(v) for name, v in values.items()}
+            mapping[feast_redis.time_field(view)] = feast_redis.timestamp(at_ms)
+            pipe.hset(feast_redis.redis_key(self._plan.project, join_keys, key), mapping=mapping)
+        with self._translated():
+            pipe.execute()
+
+    def restart_from(self, partition: int, batch: Batch) -> None:
+        """Replace a partition's progress, counters and sightings by the batch's, as the last step of a rebuild."""
+        with self._translated(), self._client.pipeline(transaction=True) as pipe:
+            stale = list(self._client.scan_iter(f"minimart:seen:*:{partition}:*"))
+            pipe.delete(f"minimart:progress:{partition}", f"minimart:counters:{partition}", *stale)
+            self._queue(pipe, batch, 0)
+            pipe.execute()
+
+    def lock_rebuild(self, token: str, seconds: int) -> bool:
+        """Take (or, with the token that holds it, prolong) the lock under which one worker rebuilds."""
+        with self._translated():
+            if self._client.set(REBUILD_LOCK, token, nx=True, ex=seconds):
+                return True
+            if self._client.get(REBUILD_LOCK) == token.encode():
+                self._client.expire(REBUILD_LOCK, seconds)
+                return True
+            return False
+
+    def unlock_rebuild(self, token: str) -> None:
+        with self._translated():
+            if self._client.get(REBUILD_LOCK) == token.encode():
+                self._client.delete(REBUILD_LOCK)
+
+    def ping(self) -> None:
+        with self._translated():
+            self._client.ping()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _key(self, view: str, key: Key) -> bytes:
+        return feast_redis.redis_key(self._plan.project, self._plan.view(view).join_keys, key)
+
+    def _load_seen(self, topic: str, partition: int) -> dict[int, int]:
+        seen: dict[int, int] = {}
+        names = {int(n.rsplit(b":", 1)[1]): n for n in self._client.scan_iter(f"minimart:seen:{topic}:{partition}:*")}
+        for hour in sorted(names):
+            hashes = self._client.get(names[hour]) or b""
+            seen.update(dict.fromkeys((h for (h,) in struct.iter_unpack("<Q", hashes)), hour))
+        return seen
+
+    def _queue(self, pipe: Any, batch: Batch, now_ms: int) -> None:
+        self._queue_states(pipe, batch.states, now_ms)
+        progress: dict[str, int | str] = {f"offset:{topic}": n for topic, n in batch.offsets.items()}
+        progress |= {f"source:{topic}:{source}": n for (topic, source), n in batch.sources.items()}
+        pipe.hset(f"minimart:progress:{batch.partition}", mapping=progress | {"plan": self._plan.sha256})
+        for (topic, hour), hashes in batch.sighted.items():
+            name = f"minimart:seen:{topic}:{batch.partition}:{hour}"
+            pipe.append(name, struct.pack(f"<{len(hashes)}Q", *hashes))
+            pipe.expire(name, SEEN_SECONDS)
+        for name, number in batch.counters.items():
+            pipe.hincrby(f"minimart:counters:{batch.partition}", name, number)
+
+    def _queue_states(self, pipe: Any, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> None:
+        stamp = feast_redis.timestamp(now_ms)
+        touched: dict[str, dict[str, int]] = {}
+        for (view, key), packed in states.items():
+            pipe.hset(self._key(view, key), mapping={feast_redis.field(view, "tiles"): feast_redis.value(packed),
+                                                     feast_redis.time_field(view): stamp})
+            if self._plan.view(view).rekeyed:
+                touched.setdefault(view, {})["\x1f".join(key)] = now_ms
+        for view, members in touched.items():
+            pipe.zadd(touched_key(view), members)
+
+    def _translated(self) -> _Translated:
+        return _Translated(self._url)
+
+
+class _Translated:
+    """Context in which Redis' errors become Unavailable."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (redis.RedisError, OSError)):
+            raise Unavailable(f"the online store at {self._url} did not answer: {error!r}") from None
