@@ -87,7 +87,7 @@ def shoppers_of(settings: Settings) -> list[str]:
 
 
 async def stalled_run(rate: float, seconds: float, stall_from_s: float, stall_s: float) -> Samples:
-    """A run against a toy server that answers nobody for `stall_s` seconds from `stall_from_s`: the tool's own proof."""
+    """A run against a toy server that answers nobody for `stall_s` seconds from `stall_from_s`: our own proof."""
     begun = time.perf_counter()
     over = begun + stall_from_s + stall_s
 

@@ -134,7 +134,7 @@ class Recommender:
         return answer.values[:, 0].astype(np.float64)
 
     def _rerank(self, run: Run, context: Context, rows: Rows, scores: Scores) -> tuple[Slate, list[tuple[int, str]]]:
-        slate, dropped = Slate.of(rows, scores), list[tuple[int, str]]()
+        slate, dropped = Slate(rows, scores), list[tuple[int, str]]()
         with run.timed("rerank"), run.skipping("rerank"):
             slate, dropped, late = rerank(slate, context, self.rules, lambda: run.left_s("rerank") <= 0)
             if late:
@@ -143,14 +143,14 @@ class Recommender:
 
     def _placed(self, slate: Slate, pool: Pool, shelf: Shelf, k: int) -> tuple[Placed, ...]:
         """The first k of the slate that can be bought, filled up with popular products where they are fewer."""
-        chosen = [i for i, row in enumerate(slate.rows) if self.in_stock(shelf.table.ids[row])][:k]
-        place_in_pool = {int(row): i for i, row in enumerate(pool.rows)}
-        placed = []
-        for position, i in enumerate(chosen, start=1):
-            row = int(slate.rows[i])
-            sources = tuple(pool.sources_of(place_in_pool[row])) or ("popular",)
-            score, new = float(slate.scores[i]), bool(shelf.new[row])
-            placed.append(Placed(str(shelf.table.ids[row]), score, sources, position, new, slate.moved_by[i]))
+        ids, placed = shelf.table.ids, list[Placed]()
+        for row, score in zip(slate.rows.tolist(), slate.scores.tolist(), strict=True):
+            if len(placed) == k:
+                break
+            if self.in_stock(ids[row]):
+                sources = tuple(pool.sources_of(row)) or ("popular",)
+                moved = slate.moved_by.get(row, ())
+                placed.append(Placed(str(ids[row]), score, sources, len(placed) + 1, bool(shelf.new[row]), moved))
         return (*placed, *self._filling(placed, shelf, k))
 
     def _filling(self, placed: Sequence[Placed], shelf: Shelf, k: int) -> list[Placed]:

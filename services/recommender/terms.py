@@ -54,7 +54,9 @@ class Pool:
         ranks = {name: rank[positions] for name, rank in self.ranks.items()}
         return Pool(self.rows[positions], ranks, self.fused[positions])
 
-    def sources_of(self, position: int) -> list[str]:
+    def sources_of(self, row: int) -> list[str]:
+        """The sources that brought a row."""
+        position = np.flatnonzero(self.rows == row)[0]
         return [name for name, rank in self.ranks.items() if not np.isnan(rank[position])]
 
 

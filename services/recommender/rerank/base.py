@@ -6,8 +6,8 @@ drops for taste, only for what must not be shown, so that k products remain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -21,15 +21,11 @@ Positions = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Slate:
-    """Candidates, best first, so far. `moved_by[i]` and `scores[i]` belong to `rows[i]`."""
+    """Candidates, best first, so far; `scores[i]` belongs to `rows[i]`. `moved_by`: row -> the rules that moved it."""
 
     rows: Rows
     scores: Scores
-    moved_by: tuple[tuple[str, ...], ...]
-
-    @staticmethod
-    def of(rows: Rows, scores: Scores) -> Slate:
-        return Slate(rows, scores, ((),) * len(rows))
+    moved_by: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,6 @@ def rerank(
         if len(order) < len(slate.rows):
             gone = np.setdiff1d(np.arange(len(slate.rows)), order)
             dropped += [(int(row), rule.name) for row in slate.rows[gone]]
-        slate = _reordered(slate, order, set(touched.tolist()), rule.name)
+        moved = {row: (*slate.moved_by.get(row, ()), rule.name) for row in slate.rows[touched].tolist()}
+        slate = Slate(slate.rows[order], slate.scores[order], {**slate.moved_by, **moved})
     return slate, dropped, False
-
-
-def _reordered(slate: Slate, order: Positions, touched: set[int], name: str) -> Slate:
-    moved = tuple((*slate.moved_by[i], name) if i in touched else slate.moved_by[i] for i in order.tolist())
-    return Slate(slate.rows[order], slate.scores[order], moved)
