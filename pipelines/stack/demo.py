@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
 import httpx
 from rich.table import Table
 
-from adapters import bundles, event_lake
+from adapters import bundles, event_lake, provenance
 from adapters.errors import MinimartError, Unavailable
 from adapters.kafka import ensure_topics
 from pipelines.stack import commands, kafka_broker, preflight, probes, show
@@ -47,8 +49,8 @@ def demo(settings: Settings) -> bool:
             runner.run(step)
         _start(supervisor, ("service",), settings)
         well = _wait(supervisor, native(settings), settings, runner)
-        _report(settings)
         well = _answer(settings) and well
+        _report(settings, runner)
     if well:
         runner.say("the platform is up; [bold]make walk[/] follows one event, [bold]make down[/] stops it")
     return well
@@ -107,9 +109,11 @@ def _start(supervisor: Supervisor, kinds: tuple[str, ...], settings: Settings) -
 
 def _infrastructure(settings: Settings, runner: Runner) -> None:
     """Wait for what the pipelines write to, and make the topics. MLflow may take its time."""
+    begun = time.monotonic()
     for part in native(settings):
         if part.name in ("kafka", "redis"):
             _wait_for(part, settings, runner, READY_S)
+    runner.finished("infrastructure", "Kafka and Redis", begun)
     made = ensure_topics(settings.kafka, settings.kafka_partitions, timeout_s=60)
     if made:
         runner.say(f"[green]topics[/]: {len(made)} made, {settings.kafka_partitions} partitions each")
@@ -127,6 +131,7 @@ def _wait_for(part: Part, settings: Settings, runner: Runner, timeout_s: float) 
 
 def _wait(supervisor: Supervisor, parts: tuple[Part, ...], settings: Settings, runner: Runner) -> bool:
     """Until every part is ready; gives False, and says which are not, when that takes too long."""
+    begun = time.monotonic()
     waiting = [part for part in parts if part.name in supervisor.processes()]
     deadline = time.monotonic() + READY_S
     with console.status("") as status:
@@ -140,13 +145,25 @@ def _wait(supervisor: Supervisor, parts: tuple[Part, ...], settings: Settings, r
     for part in waiting:
         reason = probes.check(part, settings).reason
         runner.say(f"[red]{part.name}[/]: not ready: {reason}; see make logs S={part.name}")
+    runner.finished("services", "every part ready" if not waiting else "some parts are not ready", begun)
     return not waiting
 
 
-def _report(settings: Settings) -> None:
+def _report(settings: Settings, runner: Runner) -> None:
+    """Print the table of parts, and keep what the run took in home/bench/demo.json."""
     found = show.rows(settings)
     console.print(show.table(found, title="Minimart"))
     console.print(show.total(found))
+    memory = {row.name: row.memory_mib for row in found if row.pid}
+    record = {
+        "steps": runner.done, "seconds_total": round(time.monotonic() - runner.started, 1),
+        "memory_mib": memory, "memory_mib_total": sum(memory.values()),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
+        "hardware": provenance.hardware(),
+    }  # fmt: skip
+    path = settings.home / "bench" / "demo.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1))
 
 
 def _answer(settings: Settings) -> bool:

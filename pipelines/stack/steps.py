@@ -43,6 +43,7 @@ class Runner:
         self.home = home
         self.console = console
         self.started = time.monotonic()
+        self.done: list[dict[str, Any]] = []  # {"name", "seconds", "skipped"}, in order
 
     def run(self, step: Step) -> bool:
         """Run it unless its stamp holds; gives whether it ran. Raises Unavailable with the end of its log."""
@@ -50,6 +51,7 @@ class Runner:
         key = hashlib.sha256(json.dumps([step.module, step.arguments, step.key], sort_keys=True).encode()).hexdigest()
         if step.key is not None and stamp.exists() and stamp.read_text() == key:
             self.say(f"[dim]{step.name}: {step.what}: done before[/]")
+            self.done.append({"name": step.name, "seconds": 0.0, "skipped": True})
             return False
         begun = time.monotonic()
         stamp.unlink(missing_ok=True)
@@ -57,8 +59,14 @@ class Runner:
         if step.key is not None:
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.write_text(key)
-        self.say(f"[green]{step.name}[/]: {step.what}: {time.monotonic() - begun:.1f} s")
+        self.finished(step.name, step.what, begun)
         return True
+
+    def finished(self, name: str, what: str, begun: float) -> None:
+        """Say and remember that something is done that began at the monotonic time `begun`."""
+        seconds = time.monotonic() - begun
+        self.done.append({"name": name, "seconds": round(seconds, 1), "skipped": False})
+        self.say(f"[green]{name}[/]: {what}: {seconds:.1f} s")
 
     def say(self, text: str) -> None:
         """One line, with the time since the start in front."""

@@ -28,6 +28,7 @@ from pipelines.stack.launch import Launch
 from settings import ROOT
 
 MARK = "STACK_HOME"  # in the environment of every process that we start: how `down` recognises its own
+HIDERS = {"redis-server": "redis"}  # programs that overwrite their environment: executable -> its folder under home
 _GONE = (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError)
 
 
@@ -131,7 +132,7 @@ class Supervisor:
 
     def end_orphans(self) -> int:
         """End what an earlier manager of this home left behind when it was killed itself; gives how many."""
-        left = list(_ours(self.home, *self._last_session()))
+        left = list(_ours(self.home))
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
@@ -140,18 +141,6 @@ class Supervisor:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         return len(left)
-
-    def _last_session(self) -> tuple[int, float]:
-        """(session, Unix seconds of its start) of a manager of this home that is dead; its parts stay in its session.
-
-        (0, 0) when there was none or its number belongs to a living process, which may be a stranger.
-        """
-        file = self.run / "supervisord.pid"
-        try:
-            pid, since = int(file.read_text()), file.stat().st_mtime
-        except (OSError, ValueError):
-            return 0, 0.0
-        return (0, 0.0) if _lives(pid) else (pid, since)
 
     def render(self, programs: dict[str, Launch]) -> str:
         """supervisord's configuration as text."""
@@ -226,18 +215,21 @@ def _lives(pid: int) -> bool:
     return False
 
 
-def _ours(home: Path, session: int, since: float) -> Iterable[psutil.Process]:
-    """Processes with our mark, or in the session of a dead manager and younger than it (Redis overwrites its mark).
-
-    Session 0 is the kernel's and that of processes from outside a container: it is never taken for ours.
-    """
+def _ours(home: Path) -> Iterable[psutil.Process]:
+    """Living processes with the mark of this home, or of a hiding program that works in its own folder under it."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid == os.getpid() or not _lives(process.pid):
-                continue
-            inherited = session > 1 and os.getsid(process.pid) == session and process.create_time() >= since - 2
-            if inherited or process.environ().get(MARK) == str(home):
+            if process.pid != os.getpid() and _lives(process.pid) and (_marked(process, home) or _hides(process, home)):
                 yield process
+
+
+def _marked(process: psutil.Process, home: Path) -> bool:
+    return process.environ().get(MARK) == str(home)
+
+
+def _hides(process: psutil.Process, home: Path) -> bool:
+    folder = HIDERS.get(Path(process.exe()).name)
+    return folder is not None and Path(process.cwd()) == home / folder
 
 
 def _until(condition: Any, timeout_s: float, otherwise: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ import psutil
 import pytest
 
 from pipelines.stack import redis_server
-from pipelines.stack.launch import Launch, free_ports
-from pipelines.stack.supervisor import Supervisor, _ours
+from pipelines.stack.launch import Launch, free_ports, running
+from pipelines.stack.supervisor import Supervisor
 
 # A part with a child of its own: the two must end together.
 CHILD = "import time; time.sleep(300)"
@@ -108,13 +109,20 @@ def test_a_part_that_hides_its_environment_is_found_too(tmp_path: Path) -> None:
         one.shutdown()
 
 
-def test_strangers_are_never_taken_for_ours(tmp_path: Path) -> None:
-    """Not the kernel's session, not a living session whose number stands in an old file, not an older process."""
-    one = Supervisor(tmp_path)
-    assert list(_ours(tmp_path, 0, 0.0)) == []
-    assert list(_ours(tmp_path, os.getsid(0), time.time() + 60)) == []
-    one.run.mkdir()
-    (one.run / "supervisord.pid").write_text(str(os.getpid()))
-    assert one._last_session() == (0, 0.0)
-    (one.run / "supervisord.pid").write_text("not a number")
-    assert one._last_session() == (0, 0.0)
+def test_a_bystander_in_the_managers_session_or_with_another_redis_survives(supervisor: Supervisor) -> None:
+    """Only the mark and a part's own folder make a process ours: not its session, its parent or its program."""
+    (port,) = free_ports(1)
+    elsewhere = supervisor.home.parent / f"{supervisor.home.name}-bystander"
+    launch = redis_server.launch(elsewhere, host="127.0.0.1", port=port)
+    session = int((supervisor.run / "supervisord.pid").read_text())
+    assert os.getsid(pid(supervisor)) == session
+    bystander = subprocess.Popen([sys.executable, "-c", CHILD])
+    try:
+        with running(launch, log=elsewhere / "redis.log", ready=lambda: redis_server.ready("127.0.0.1", port)):
+            (supervisor.run / "supervisord.pid").write_text(str(os.getsid(0)))
+            supervisor.shutdown()
+            assert bystander.poll() is None
+            assert redis_server.ready("127.0.0.1", port)
+    finally:
+        bystander.kill()
+        bystander.wait()
