@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import anyio.to_thread
 import httpx
+import structlog
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
@@ -67,6 +68,7 @@ def build(settings: Settings, neighbours: Neighbours | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(around.catalogue.start)
         around.suggestions.start()
+        structlog.get_logger().info("started", port=settings.port(NAME))
         yield
         await shop.finish()
         around.suggestions.close()

@@ -92,6 +92,8 @@ def source(name: str) -> tuple[str, str]:
 
 
 def degraded(reasons: Sequence[str]) -> list[str]:
+    if "models_missing" in reasons:  # says all that the skipped stages would say
+        reasons = [r for r in reasons if not r.endswith("_skipped")]
     return [DEGRADED.get(reason, f"Part of the answer was left out: {reason.replace('_', ' ')}.") for reason in reasons]
 
 
