@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
-from adapters.online_store import ItemSnapshot, OnlineStore
 from fastapi import FastAPI
 
 from adapters.catalogue import Catalogue
@@ -16,6 +16,7 @@ from adapters.decision_log import DecisionLog
 from adapters.errors import Misconfigured
 from adapters.kafka import KafkaPublisher
 from adapters.model_server import FallingBack, InProcess, TritonServer
+from adapters.online_store import ItemSnapshot, OnlineStore
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
 from feature_repo.plan import FeaturePlan
@@ -57,6 +58,8 @@ def build(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         catalogue.start()
         windows.start()
+        await asyncio.to_thread(keeper.tick)
+        await recommender.warm_up()
         keeper.start()
         structlog.get_logger().info("started", port=settings.port(NAME), features=plan.version)
         yield
@@ -68,7 +71,7 @@ def build(settings: Settings) -> FastAPI:
         log.close()
         publisher.close()
 
-    app = create_app(NAME, title="Minimart recommender", ready=keeper.missing, lifespan=lifespan)
+    app = create_app(NAME, title="Minimart recommender", ready=keeper.missing, notes=keeper.notes, lifespan=lifespan)
     add_routes(app, recommender, log, clock=now_ms, most_in_flight=settings.recommender_in_flight)
     return app
 

@@ -8,7 +8,9 @@ k distinct products that can be bought (fewer only where the shop has fewer).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,12 @@ class Recommender:
     log_stalled: Callable[[], bool]
     budgets_ms: Mapping[Stage, float]
     feature_version: str
+
+    async def warm_up(self) -> None:
+        """Answer a few strangers for nobody: connections are made, libraries load what they load on first use."""
+        for i in range(3):
+            with suppress(Unavailable):
+                await self.recommend(Ask(f"warm-up-{i}", f"warm-up-{i}", self.shelf().built_ms))
 
     async def recommend(self, ask: Ask) -> Decision:
         """Decide what to show. Raises Unavailable only where there is no product at all."""
@@ -143,14 +151,15 @@ class Recommender:
 
     def _placed(self, slate: Slate, pool: Pool, shelf: Shelf, k: int) -> tuple[Placed, ...]:
         """The first k of the slate that can be bought, filled up with popular products where they are fewer."""
-        ids, placed = shelf.table.ids, list[Placed]()
-        for row, score in zip(slate.rows.tolist(), slate.scores.tolist(), strict=True):
-            if len(placed) == k:
-                break
-            if self.in_stock(ids[row]):
-                sources = tuple(pool.sources_of(row)) or ("popular",)
-                moved = slate.moved_by.get(row, ())
-                placed.append(Placed(str(ids[row]), score, sources, len(placed) + 1, bool(shelf.new[row]), moved))
+        ids, new = shelf.table.ids, shelf.new
+        chosen = list(islice((i for i, row in enumerate(slate.rows) if self.in_stock(ids[row])), k))
+        rows = slate.rows[chosen].tolist()
+        sources = pool.sources_of(rows) if rows else []
+        placed = [
+            Placed(str(ids[row]), float(slate.scores[i]), by or ("popular",), place, bool(new[row]),
+                   slate.moved_by.get(row, ()))
+            for place, (i, row, by) in enumerate(zip(chosen, rows, sources, strict=True), start=1)
+        ]
         return (*placed, *self._filling(placed, shelf, k))
 
     def _filling(self, placed: Sequence[Placed], shelf: Shelf, k: int) -> list[Placed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,10 +54,11 @@ class Pool:
         ranks = {name: rank[positions] for name, rank in self.ranks.items()}
         return Pool(self.rows[positions], ranks, self.fused[positions])
 
-    def sources_of(self, row: int) -> list[str]:
-        """The sources that brought a row."""
-        position = np.flatnonzero(self.rows == row)[0]
-        return [name for name, rank in self.ranks.items() if not np.isnan(rank[position])]
+    def sources_of(self, rows: Sequence[int]) -> list[tuple[str, ...]]:
+        """The sources that brought each of `rows`, all of which are in the pool."""
+        positions = np.argmax(self.rows[None, :] == np.array(rows, np.int64)[:, None], axis=1)
+        brought = [(name, ~np.isnan(rank[positions])) for name, rank in self.ranks.items()]
+        return [tuple(name for name, hit in brought if hit[i]) for i in range(len(rows))]
 
 
 @dataclass(frozen=True)
