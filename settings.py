@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     mlflow_uri: str = Field("", description="http(s) address of the MLflow server")
     triton_grpc: str = Field("", description="host:port of Triton's gRPC endpoint")
 
+    # Stream worker
+    stream_worker: str = Field("0", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="name of this stream worker; one per process")
+    crash_point: str = Field("", description="fault tests: where the stream worker ends like kill -9, as point or point:nth")
+
     # Ports of the native stack before `port_offset`
     shop_port: int = Field(8080, ge=1, le=65535)
     collector_port: int = Field(8081, ge=1, le=65535)

@@ -1,4 +1,4 @@
-"""All tiles from the lake into Redis, and where each partition goes on in Kafka: seeding, and the recovery of an empty Redis.
+"""All tiles from the lake into Redis, and where each partition goes on in Kafka: seeding, and recovery of Redis.
 
 The base of a partition is the end of what the lake holds of it without a gap. Tiles are computed from exactly the rows
 below the base (imported history included), and the partition's progress is set to it, so that the stream worker replays
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from adapters import event_lake
 from adapters.feature_state import Batch, FeatureState
 from feature_repo import bulk
-from feature_repo.distinct import hash64
+from feature_repo.distinct import hash_of
 from feature_repo.facts import on_element
 from feature_repo.layout import Feed, layout_of
 from feature_repo.plan import ELEMENT_NAME, FeaturePlan, ViewPlan
@@ -33,6 +33,7 @@ def rebuild(lake: Path, plan: FeaturePlan, state: FeatureState, partitions: int,
 
     `beat(text)` is called often, with what is being done: prolong a lock or draw progress there. Raises Unavailable.
     """
+    state.forget(partitions)
     progress = {p: Batch(partition=p, token="") for p in range(partitions)}
     topics: dict[str, pa.Table] = {}
     for topic in plan.topics:
@@ -55,8 +56,8 @@ def rebuild(lake: Path, plan: FeaturePlan, state: FeatureState, partitions: int,
                 beat(f"{view.name}: {written} keys")
         state.put(chunk, now_ms)
         written += len(chunk)
-    for partition, batch in progress.items():
-        state.restart_from(partition, batch)
+    for batch in progress.values():
+        state.restart_from(batch)
     return written
 
 
@@ -129,8 +130,9 @@ def _sightings(table: pa.Table, topic: str, batch: Batch) -> None:
     hours = table["_arrival"].to_numpy() // HOUR_MS
     recent = hours >= hours.max() - DEDUP_HOURS
     ids = table["event_id"].filter(pa.array(recent)).to_pylist()
+    batch.newest_hours[topic] = int(hours.max())
     for event_id, hour in zip(ids, hours[recent].tolist(), strict=True):
-        batch.sighted.setdefault((topic, hour), []).append(hash64(event_id))
+        batch.sighted.setdefault((topic, hour), []).append(hash_of(event_id))
 
 
 def _explode(feed: Feed, table: pa.Table) -> pa.Table:

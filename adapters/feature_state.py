@@ -2,7 +2,8 @@
 
     minimart:owner:<p>               token of the worker that owns partition p; every commit is refused to any other
     minimart:progress:<p>            hash: `offset:<topic>` next to read, `source:<topic>:<q>` next source offset that
-                                     stage 2 of p expects from partition q, `plan` the feature set of these tiles
+                                     stage 2 of p expects from partition q, `hour:<topic>` newest hour of sightings,
+                                     `plan` the feature set of these tiles
     minimart:counters:<p>            hash: `<topic>:<outcome>` records by what became of them
     minimart:seen:<topic>:<p>:<hour> 64-bit hashes of the event ids sighted in that hour of arrival
 
@@ -54,7 +55,13 @@ class Batch:
     offsets: dict[str, int] = field(default_factory=dict)
     sources: dict[tuple[str, int], int] = field(default_factory=dict)
     sighted: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    newest_hours: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+
+
+def _seen_keys(topic: str, partition: int, newest: int) -> list[str]:
+    """The keys of sightings that matter while `newest` is the newest hour, oldest first."""
+    return [f"minimart:seen:{topic}:{partition}:{hour}" for hour in range(newest - DEDUP_HOURS - 1, newest + 1)]
 
 
 class FeatureState:
@@ -83,11 +90,11 @@ class FeatureState:
                 kind, _, rest = name.partition(":")
                 if kind == "offset":
                     progress.offsets[rest] = int(number)
+                elif kind == "hour":
+                    progress.seen[rest] = self._load_seen(rest, partition, int(number))
                 else:
                     topic, _, source = rest.rpartition(":")
                     progress.sources[topic, int(source)] = int(number)
-            for topic in self._plan.topics:
-                progress.seen[topic] = self._load_seen(topic, partition)
         return progress
 
     def states(self, wanted: Iterable[tuple[str, Key]]) -> list[bytes | None]:
@@ -117,12 +124,12 @@ class FeatureState:
             except redis.WatchError:
                 raise Fenced("a partition changed hands during the commit") from None
 
-    def counters(self) -> dict[str, int]:
+    def counters(self, partitions: int) -> dict[str, int]:
         """`<topic>:<outcome>` summed over partitions."""
         total: dict[str, int] = {}
         with self._translated():
-            for name in self._client.scan_iter("minimart:counters:*"):
-                for key, number in self._client.hgetall(name).items():
+            for partition in range(partitions):
+                for key, number in self._client.hgetall(f"minimart:counters:{partition}").items():
                     total[key.decode()] = total.get(key.decode(), 0) + int(number)
         return total
 
@@ -144,11 +151,21 @@ class FeatureState:
         with self._translated():
             pipe.execute()
 
-    def restart_from(self, partition: int, batch: Batch) -> None:
-        """Replace a partition's progress, counters and sightings by the batch's, as the last step of a rebuild."""
+    def forget(self, partitions: int) -> None:
+        """Take every partition from its owner and all it knew from Redis, as the first step of a rebuild."""
+        gone: list[str] = []
+        with self._translated():
+            for partition in range(partitions):
+                gone += [f"minimart:{what}:{partition}" for what in ("owner", "progress", "counters")]
+                for name, number in self._client.hgetall(f"minimart:progress:{partition}").items():
+                    kind, _, topic = name.decode().partition(":")
+                    if kind == "hour":
+                        gone += _seen_keys(topic, partition, int(number))
+            self._client.delete(*gone)
+
+    def restart_from(self, batch: Batch) -> None:
+        """Set a forgotten partition's progress, counters and sightings, as the last step of a rebuild."""
         with self._translated(), self._client.pipeline(transaction=True) as pipe:
-            stale = list(self._client.scan_iter(f"minimart:seen:*:{partition}:*"))
-            pipe.delete(f"minimart:progress:{partition}", f"minimart:counters:{partition}", *stale)
             self._queue(pipe, batch, 0)
             pipe.execute()
 
@@ -177,23 +194,24 @@ class FeatureState:
     def _key(self, view: str, key: Key) -> bytes:
         return feast_redis.redis_key(self._plan.project, self._plan.view(view).join_keys, key)
 
-    def _load_seen(self, topic: str, partition: int) -> dict[int, int]:
+    def _load_seen(self, topic: str, partition: int, newest: int) -> dict[int, int]:
         seen: dict[int, int] = {}
-        names = {int(n.rsplit(b":", 1)[1]): n for n in self._client.scan_iter(f"minimart:seen:{topic}:{partition}:*")}
-        for hour in sorted(names):
-            hashes = self._client.get(names[hour]) or b""
-            seen.update(dict.fromkeys((h for (h,) in struct.iter_unpack("<Q", hashes)), hour))
+        names = _seen_keys(topic, partition, newest)
+        for name, hashes in zip(names, self._client.mget(names), strict=True):
+            seen.update(dict.fromkeys((h for (h,) in struct.iter_unpack("<Q", hashes or b"")),
+                                      int(name.rpartition(":")[2])))
         return seen
 
     def _queue(self, pipe: Any, batch: Batch, now_ms: int) -> None:
         self._queue_states(pipe, batch.states, now_ms)
         progress: dict[str, int | str] = {f"offset:{topic}": n for topic, n in batch.offsets.items()}
         progress |= {f"source:{topic}:{source}": n for (topic, source), n in batch.sources.items()}
-        pipe.hset(f"minimart:progress:{batch.partition}", mapping=progress | {"plan": self._plan.sha256})
+        progress |= {f"hour:{topic}": hour for topic, hour in batch.newest_hours.items()}
         for (topic, hour), hashes in batch.sighted.items():
             name = f"minimart:seen:{topic}:{batch.partition}:{hour}"
             pipe.append(name, struct.pack(f"<{len(hashes)}Q", *hashes))
             pipe.expire(name, SEEN_SECONDS)
+        pipe.hset(f"minimart:progress:{batch.partition}", mapping=progress | {"plan": self._plan.sha256})
         for name, number in batch.counters.items():
             pipe.hincrby(f"minimart:counters:{batch.partition}", name, number)
 

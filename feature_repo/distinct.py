@@ -23,10 +23,12 @@ REGISTERS: Final = 1 << BITS
 _RANKS: Final = 64 - BITS
 
 
-@lru_cache(maxsize=500_000)
-def hash64(value: str | int) -> int:
+def hash_of(value: str | int) -> int:
     """The 64-bit hash under which a value is counted."""
     return int(mmh3.hash64(str(value), signed=False)[0])
+
+
+hash64 = lru_cache(maxsize=500_000)(hash_of)
 
 
 def is_exact(sketch: bytes | bytearray) -> bool:

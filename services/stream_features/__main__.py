@@ -1,0 +1,3 @@
+from services.stream_features.main import main
+
+main()

@@ -1,0 +1,77 @@
+"""Wires the stream worker: the compiled plan, Redis, Kafka, the probes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from adapters.feature_state import FeatureState
+from adapters.kafka import KafkaPublisher
+from adapters.telemetry import setup_logging
+from adapters.web import side_server
+from feature_repo.plan import FeaturePlan
+from services.stream_features.shard import SOURCE
+from services.stream_features.worker import Worker
+from settings import Settings, load_settings
+
+
+def crash_at(wanted: str) -> Callable[[str], None]:
+    """A function that ends the process, as kill -9 would, at `point` or on the nth pass of `point:n`; empty: never."""
+    point, _, nth = wanted.partition(":")
+    passed: Counter[str] = Counter()
+
+    def at(here: str) -> None:
+        passed[here] += 1
+        if here == point and passed[here] >= int(nth or 1):
+            os._exit(137)
+
+    return at
+
+
+def wait_for_plan(path: Path, stop: threading.Event) -> FeaturePlan | None:
+    """The plan once `pipelines.apply_features` has written it; None if stopped before."""
+    while not stop.is_set():
+        if path.exists():
+            return FeaturePlan.load(path)
+        stop.wait(0.5)
+    return None
+
+
+def build(settings: Settings, plan: FeaturePlan) -> Worker:
+    """A worker that connects to nothing until it runs."""
+    return Worker(
+        plan, FeatureState(settings.redis, plan), KafkaPublisher(settings.kafka, client_id=SOURCE, linger_ms=0,
+                                                                 max_buffer=200_000),
+        bootstrap=settings.kafka, lake=settings.lake, partitions=settings.kafka_partitions,
+        instance=settings.stream_worker, crash=crash_at(settings.crash_point))
+
+
+def main() -> None:
+    settings = load_settings()
+    setup_logging(SOURCE, settings.log_level)
+    stop = threading.Event()
+    path = settings.features / "plan.json"
+    status: dict[str, str] = {"plan": f"{path} is not there; run `python -m pipelines.apply_features`"}
+    workers: list[Worker] = []
+    server = side_server(SOURCE, settings.port("stream_features"), lambda: workers[0].status if workers else status,
+                         host=settings.host)
+
+    def end(number: int, frame: object) -> None:
+        stop.set()
+        for worker in workers:
+            worker.stop()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    plan = wait_for_plan(path, stop)
+    if plan is not None:
+        workers.append(build(settings, plan))
+        structlog.get_logger().info("starting", feature_set=plan.version)
+        workers[0].run()
+    server.close()
