@@ -1,7 +1,7 @@
 """Whether one version of an event's JSON Schema may follow another: what an old reader relies on must stay.
 
 Allowed: wider limits, a new optional field (readers refuse fields they do not know, so they are deployed first).
-Refused: a field removed or renamed, a new or newly required field, another type, narrower limits, and another unit, which
+Allowed: wider limits, a new optional field (readers refuse unknown fields, so they are deployed before writers).
 for a number is what its description says. `python -m feature_repo.schema_compatibility` writes the schema files.
 """
 

@@ -100,13 +100,13 @@ def _publish(
                 topic, letter = dead_letter(verdict.topic, verdict.payload, verdict.reason, source=SERVICE,
                                             time_ms=int(time.time() * 1000))
                 spool.publish_acked(topic, verdict.key, letter)
-            EVENTS.labels(SERVICE, verdict.topic or "none", "dead_letter" if verdict.topic else verdict.code).inc()
+            outcome = "dead_letter" if verdict.topic else verdict.code
+            EVENTS.labels(SERVICE, verdict.topic or "none", outcome).inc()
         except Overloaded as error:
             raise Unavailable(
                 f"Kafka does not answer and the spool is full ({spool.outstanding} events); {len(sent)} of "
                 f"{len(verdicts)} events were taken. Send all of them again: an event_id counts once"
             ) from error
-    SPOOLED.set(spool.outstanding)
     return sent
 
 

@@ -36,11 +36,12 @@ class Simulator:
         self._client: ShopClient | None = None
 
     def ready(self) -> dict[str, str]:
+        """A shop that is closed does not make it unready: shoppers go on trying."""
         if self._settings.data is not None:
             return {}  # own data: there is nobody to simulate, and that is all right
         if self._client is None:
             return {"truth": f"{self._truth} is not there yet; pipelines.seed_history writes it"}
-        return {part: f"cannot be reached ({why})" for part, why in self._client.unreachable.items()}
+        return {}
 
     async def run(self, stop: asyncio.Event) -> None:
         while not (stop.is_set() or self._truth.exists()):

@@ -9,6 +9,7 @@ import httpx
 import structlog
 from prometheus_client import Counter
 
+from adapters.telemetry import NEIGHBOUR_ERRORS
 from feature_repo import events
 from settings import Settings
 
@@ -63,6 +64,7 @@ class ShopClient:
             if neighbour not in self.unreachable:
                 _log.warning("neighbour_unreachable", neighbour=neighbour, why=type(error).__name__)
             self.unreachable[neighbour] = type(error).__name__
+            NEIGHBOUR_ERRORS.labels("simulator", neighbour).inc()
             return None
         if self.unreachable.pop(neighbour, None):
             _log.info("neighbour_back", neighbour=neighbour)
