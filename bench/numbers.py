@@ -1,0 +1,83 @@
+"""The README's numbers, as Markdown, from the result files under `bench/results`.
+
+A result that was never measured is left out and said so; nothing is typed here but words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+RESULTS: Final = Path(__file__).resolve().parent / "results"
+STAGES: Final = ("retrieve", "features", "prerank", "rank", "rerank", "total")
+
+
+def numbers() -> str:
+    """All tables; each names its command, machine, commit and seed."""
+    sections = (("demo", demo), ("load", load), ("funnel", quality), ("amazon_grocery", quality))
+    parts = []
+    for name, render in sections:
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            parts.append(render(json.loads(path.read_text(encoding="utf-8"))))
+    return "\n\n".join(parts) or "Nothing is measured yet: `make bench`."
+
+
+def source(result: Mapping[str, Any]) -> str:
+    """Where a result comes from, in one line."""
+    machine = result["hardware"]
+    seed = f", seed {result['seed']}" if "seed" in result else ""
+    return (
+        f"<sub>{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; Python {machine['python']}; "
+        f"commit {str(result['commit'])[:12]}{seed}; {str(result['at'])[:10]}</sub>"
+    )
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; every column but the first is right-aligned."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def demo(result: Mapping[str, Any]) -> str:
+    """How long `make demo` took and what it holds in memory."""
+    slow = [s for s in result["steps"] if s["seconds"] >= 2]
+    rows = [[s["name"], f"{s['seconds']:.0f}"] for s in slow]
+    rows.append(["**all steps**", f"**{result['seconds_total']:.0f}**"])
+    held = sorted(result["memory_mib"].items(), key=lambda pair: -pair[1])
+    memory = ", ".join(f"{part} {mib:.0f}" for part, mib in held)
+    return (
+        "**`make demo`**, packages downloaded:\n\n" + table(["step", "seconds"], rows) + "\n\n"
+        f"Memory of the running platform: {result['memory_mib_total'] / 1024:.1f} GiB (MiB: {memory}).\n\n"
+        + source(result)
+    )
+
+
+def load(result: Mapping[str, Any]) -> str:
+    """Latency by stage under open-loop load."""
+    stages = [(s, result["stages_ms"][s]) for s in STAGES if result["stages_ms"].get(s)]
+    rows = [[f"{name} (server)", *_times(times)] for name, times in stages]
+    rows.append(["**as the client waits**", *_times(result["latency_ms"])])
+    return (
+        f"**`make load RATE={result['rate']:g} SECONDS={result['seconds']:g}`**, open loop, with the simulator, the stream "
+        f"worker and the load driver on the same machine: {result['answered']} of {result['requests']} answered, "
+        f"{result['errors']} errors, {result['shed']} shed, {result['degraded_share']:.1%} degraded. Milliseconds:\n\n"
+        + table(["stage", "P50", "P95", "P99", "max"], rows) + f"\n\n{source(result)}"
+    )  # fmt: skip
+
+
+def quality(result: Mapping[str, Any]) -> str:
+    """Ranking quality by model, with bootstrap intervals."""
+    metrics = list(result["rows"][0]["metrics"])
+    rows = [[row["model"], *[_interval(row["metrics"][m]) for m in metrics]] for row in result["rows"]]
+    return f"**{result['title']}** (`{result['command']}`):\n\n{table(['model', *metrics], rows)}\n\n{source(result)}"
+
+
+def _times(times: Mapping[str, float]) -> list[str]:
+    return [f"{times[p]:.1f}" for p in ("p50", "p95", "p99", "max")]
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
