@@ -61,7 +61,7 @@ def load(result: Mapping[str, Any]) -> str:
     rows = [[f"{name} (server)", *_times(times)] for name, times in stages]
     rows.append(["**as the client waits**", *_times(result["latency_ms"])])
     return (
-        f"**`make load RATE={result['rate']:g} SECONDS={result['seconds']:g}`**, open loop, with the simulator, the stream "
+        f"**`make load RATE={result['rate']:g} SECONDS={result['seconds']:g}`**, open loop, with simulator, stream "
         f"worker and the load driver on the same machine: {result['answered']} of {result['requests']} answered, "
         f"{result['errors']} errors, {result['shed']} shed, {result['degraded_share']:.1%} degraded. Milliseconds:\n\n"
         + table(["stage", "P50", "P95", "P99", "max"], rows) + f"\n\n{source(result)}"
