@@ -24,6 +24,7 @@ SOURCES: Final = {
     "two_tower": ("Your taste", "the two-tower model finds items close to what you clicked"),
     "cooccurrence": ("Goes with your clicks", "others who clicked what you clicked also clicked this"),
     "trending": ("Trending", "many shoppers click it right now"),
+    "popular": ("Popular", "fills the feed when too few candidates were found"),
     "new_items": ("New in the shop", "listed recently; new items get a chance to be seen"),
 }
 RULES: Final = {
@@ -36,7 +37,7 @@ RULES: Final = {
 _WINDOWS: Final = {"5m": "5 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days"}
 _WHAT: Final = {
     "user_clicks_count": "your clicks",
-    "user_impressions_count": "products shown to you",
+    "user_feeds_count": "feeds shown to you",
     "user_carts_count": "your cart adds",
     "user_orders_count": "your orders",
     "user_spend_sum": "you spent",

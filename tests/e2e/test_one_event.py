@@ -62,7 +62,7 @@ def test_one_click_travels_from_the_collector_into_the_next_decision(platform: P
     assert after["degraded"] == []
     assert [i["item_id"] for i in after["items"]] != [i["item_id"] for i in feed["items"]]
     decision = wait_for("the decision", lambda: platform.decision(after["request_id"]), 3)
-    assert decision["user_features"]["user_clicks_count_5m"] == 1
+    assert decision["user_features"]["user_clicks_count_1h"] == 1
     assert decision["model_versions"] == after["model_versions"]
 
     records = [r for r in read_topic(platform.settings.kafka, "shop.clicks") if event_id.encode() in (r.value or b"")]
