@@ -1,4 +1,4 @@
-"""One click, followed through every hop in memory: what the walk on the real stack does, with fakes for the network only.
+"""One click through every hop in memory: the walk of the real stack with fakes for the network only.
 
 collector -> Kafka (fake) -> stream features -> online store (fake) -> recommender -> decision record
 """
