@@ -22,6 +22,7 @@ from services.recommender.terms import Ask, Decision
 
 NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
 RETRY_AFTER_S = 1.0
+AT_ONCE = 4  # requests in the funnel at once; the others wait their turn, which delays all less than taking turns would
 
 
 class Context(BaseModel):
@@ -59,7 +60,7 @@ def add_routes(
     app: FastAPI, recommender: Recommender, log: DecisionLog, *, clock: Callable[[], int], most_in_flight: int
 ) -> None:
     """Put the routes on the app. Beyond `most_in_flight` requests at once the next ones are shed with 429."""
-    in_flight = 0
+    in_flight, turns = 0, asyncio.Semaphore(AT_ONCE)
 
     @app.post("/v1/recommendations", response_model=Answer, summary="Products for this shopper now")
     async def recommendations(body: Request) -> Response:
@@ -68,7 +69,8 @@ def add_routes(
             raise Overloaded(f"{in_flight} requests are being answered; try again", retry_after_s=RETRY_AFTER_S)
         in_flight += 1
         try:
-            decision = await recommender.recommend(_ask(body, clock()))
+            async with turns:
+                decision = await recommender.recommend(_ask(body, clock()))
         finally:
             in_flight -= 1
         log.write(lambda: to_record(decision))

@@ -1,0 +1,101 @@
+"""Each rule alone, and what all of them promise together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.recommender.rerank import RULES, Context, Rule, Slate, rerank
+from services.recommender.rerank.already_seen import AlreadySeen
+from services.recommender.rerank.freshness import Freshness
+from services.recommender.rerank.mmr import Mmr
+from services.recommender.rerank.promotions import Promotions
+from services.recommender.rerank.stock import Stock
+from services.recommender.shelf import Shelf
+from services.recommender.terms import Shopper
+from tests.unit.recommender_world import catalogue_of, lineup_of, listed, shelf_of
+
+SHELF = shelf_of(lineup_of(60), catalogue_of(60, new=10))
+
+
+def slate_of(rows: list[int]) -> Slate:
+    return Slate(np.array(rows, np.int64), np.linspace(1, 0, len(rows)))
+
+
+def context(
+    shelf: Shelf = SHELF, k: int = 5, recent: tuple[str, ...] = (), sold_out: frozenset[str] = frozenset()
+) -> Context:
+    return Context(shelf, Shopper("u1", recent=recent), k, lambda item: item not in sold_out)
+
+
+def ordered(rule: Rule, rows: list[int], at: Context) -> list[int]:
+    slate, _, _ = rerank(slate_of(rows), at, (rule,))
+    return slate.rows.tolist()
+
+
+def test_stock_drops_what_is_sold_out_and_says_so() -> None:
+    slate, dropped, _ = rerank(slate_of([3, 4, 5]), context(sold_out=frozenset({"i4"})), (Stock(),))
+    assert slate.rows.tolist() == [3, 5]
+    assert dropped == [(4, "stock")]
+    assert slate.moved_by == {}
+
+
+def test_already_seen_goes_to_the_end_in_order() -> None:
+    slate, dropped, _ = rerank(slate_of([1, 2, 3, 4]), context(recent=("i3", "i1", "gone")), (AlreadySeen(),))
+    assert slate.rows.tolist() == [2, 4, 1, 3]
+    assert dropped == []
+    assert slate.moved_by == {1: ("already_seen",), 3: ("already_seen",)}
+
+
+def test_mmr_keeps_the_first_and_lifts_the_different_over_the_alike() -> None:
+    shelf = shelf_of(lineup_of(60), catalogue_of(60))
+    twins = np.eye(64, dtype=np.float32)[[0, 0, 1, 2]]
+    alike = {0: twins[0], 1: twins[1], 2: twins[2], 3: twins[3]}
+
+    class Twins(Shelf):
+        def embeddings(self, rows: np.ndarray) -> np.ndarray:
+            return np.stack([alike[int(r)] for r in rows])
+
+    twin_shelf = Twins(**{f: getattr(shelf, f) for f in shelf.__dataclass_fields__})
+    assert ordered(Mmr(balance=0.5), [0, 1, 2, 3], context(twin_shelf, k=3)) == [0, 2, 3, 1]
+    assert ordered(Mmr(balance=1.0), [0, 1, 2, 3], context(twin_shelf, k=3)) == [0, 1, 2, 3]
+
+
+def test_freshness_keeps_a_place_for_a_new_item_at_the_end_of_the_first_k() -> None:
+    new = SHELF.row("n0")
+    assert ordered(Freshness(), [1, 2, 3, 4, 5, 6, new, 7], context()) == [1, 2, 3, 4, new, 5, 6, 7]
+    assert ordered(Freshness(), [1, new, 3, 4, 5, 6], context()) == [1, new, 3, 4, 5, 6]
+    assert ordered(Freshness(), [1, 2, 3], context()) == [1, 2, 3]
+
+
+def test_promotions_lift_one_product_to_its_place() -> None:
+    items = [listed(f"i{j}", promoted=j in (8, 9)) for j in range(20)]
+    shelf = shelf_of(lineup_of(20), items)
+    assert ordered(Promotions(place=3), list(range(12)), context(shelf)) == [0, 1, 8, 2, 3, 4, 5, 6, 7, 9, 10, 11]
+    assert ordered(Promotions(place=3), [8, 1, 2, 9], context(shelf)) == [8, 1, 2, 9]
+    assert ordered(Promotions(place=3), list(range(12)), context(shelf, k=2)) == list(range(12))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_every_rule_keeps_its_contract(rule: Rule, data: st.DataObject) -> None:
+    n = len(SHELF.table.ids)
+    rows = data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n))
+    k = data.draw(st.integers(1, 100))
+    sold_out = frozenset(f"i{j}" for j in data.draw(st.sets(st.integers(0, 59), max_size=20)))
+    at = context(k=k, recent=("i5", "i6", "n1"), sold_out=sold_out)
+    slate, dropped, late = rerank(slate_of(rows), at, (rule,))
+    assert not late
+    assert sorted([*slate.rows.tolist(), *(row for row, _ in dropped)]) == sorted(rows)
+    score_of = dict(zip(rows, slate_of(rows).scores.tolist(), strict=True))
+    assert [score_of[row] for row in slate.rows.tolist()] == slate.scores.tolist()
+    if rule.name != "stock":
+        assert dropped == []
+    assert set(slate.moved_by) <= set(slate.rows.tolist())
+
+
+def test_the_order_of_the_rules() -> None:
+    assert [rule.name for rule in RULES] == ["stock", "already_seen", "mmr", "freshness", "promotions"]
