@@ -135,7 +135,7 @@ def files(lake: Path, topic: str, since_ms: int | None = None, until_ms: int | N
     last = None if until_ms is None else until_ms + TOO_LATE_MS
     found: list[Path] = []
     for folder in sorted((lake / topic).glob("date=*/hour=*")):
-        start = _hour_of(folder)
+        start = hour_of(folder)
         imported = sorted(folder.glob("import-*.parquet"))
         span = DAY_MS if imported else HOUR_MS
         if (first is None or start + span > first) and (last is None or start <= last):
@@ -172,7 +172,7 @@ def find_decision(lake: Path, request_id: str) -> dict[str, Any] | None:
     folders = sorted((lake / events.DECISIONS).glob("date=*/hour=*"))
     hour = _uuid7_hour(request_id)
     if hour is not None:
-        folders = [f for f in folders if _hour_of(f) >= hour][:48]
+        folders = [f for f in folders if hour_of(f) >= hour][:48]
     for folder in folders:
         live = _live(p for p in map(_part, folder.glob("part-*.parquet")) if p is not None)
         for path in [p.path for p in live] + sorted(folder.glob("import-*.parquet")):
@@ -249,7 +249,8 @@ def _folder(lake: Path, topic: str, at_ms: int) -> Path:
     return lake / topic / f"date={at:%Y-%m-%d}" / f"hour={at:%H}"
 
 
-def _hour_of(folder: Path) -> int:
+def hour_of(folder: Path) -> int:
+    """The start (ms) of the hour that a folder is for."""
     text = f"{folder.parent.name.removeprefix('date=')} {folder.name.removeprefix('hour=')}"
     return int(datetime.strptime(text, "%Y-%m-%d %H").replace(tzinfo=UTC).timestamp() * 1000)
 

@@ -1,0 +1,3 @@
+from services.event_log.main import main
+
+main()
