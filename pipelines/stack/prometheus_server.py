@@ -37,12 +37,14 @@ def scrape_config(targets: list[tuple[str, str, str]], alertmanager: str, interv
     }
 
 
-def launch(folder: Path, *, host: str, port: int, alertmanager: str, targets: list[tuple[str, str, str]]) -> Launch:
+def launch(
+    folder: Path, *, host: str, port: int, alertmanager: str, targets: list[tuple[str, str, str]], interval: str = "5s"
+) -> Launch:
     """Keeps two days or 256 MB of samples in `folder`."""
     command = binary("prometheus")
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "prometheus.yml"
-    config.write_text(json.dumps(scrape_config(targets, alertmanager), indent=1))  # JSON is YAML
+    config.write_text(json.dumps(scrape_config(targets, alertmanager, interval), indent=1))  # JSON is YAML
     options = {
         "config.file": config, "storage.tsdb.path": folder / "data", "storage.tsdb.retention.time": "2d",
         "storage.tsdb.retention.size": "256MB", "web.listen-address": f"{host}:{port}", "log.level": "warn",
