@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ class TwoTowerConfig:
     temperature: float = 0.08
     user_dropout: float = 0.3
     item_dropout: float = 0.15
-    batch: int = 1024
-    uniform_negatives: int = 512
+    batch: int = 512
+    uniform_negatives: int = 256
     learning_rate: float = 4e-3
     epochs: int = 10
     patience: int = 2
@@ -99,15 +99,13 @@ class UserTower(nn.Module):  # type: ignore[misc]
     def __init__(self, n_users: int, items: ItemTower, category_of: NDArray[np.int64], config: TwoTowerConfig) -> None:
         super().__init__()
         self.ids = nn.Embedding(n_users + 1, config.dim)
-        self.recent_ids = nn.Embedding(items.ids.num_embeddings, config.dim, padding_idx=0)
-        self.recent_categories = nn.Embedding(items.categories.num_embeddings, config.dim)
+        self.recent_ids, self.recent_categories = items.ids, items.categories  # shared: both towers teach them
         self.place = nn.Parameter(torch.zeros(config.recent, config.dim))
         self.attend = nn.Sequential(nn.Linear(config.dim, config.dim), nn.Tanh(), nn.Linear(config.dim, 1, bias=False))
         self.mix = nn.Sequential(
             nn.Linear(3 * config.dim, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.dim)
         )
-        for table in (self.ids, self.recent_ids, self.recent_categories):
-            nn.init.normal_(table.weight, std=0.05)
+        nn.init.normal_(self.ids.weight, std=0.05)
         self.register_buffer("category_of", torch.from_numpy(category_of), persistent=False)
         self.dropout = config.user_dropout
 

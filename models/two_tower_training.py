@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import svds
 
 from models.metrics import ranks_from_scores, recall
 from models.popularity import DAY_MS
@@ -111,6 +113,7 @@ def fit(
     """Train on `examples`, stop early on the later `questions`. Goes on from `checkpoint` if it exists."""
     prepare(config.seed, threads)
     model = TwoTower(n_users, content, config)
+    spectral_start(model, examples)
     run = _Run(model, torch.optim.Adam(model.parameters(), lr=config.learning_rate), {})
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint)
@@ -137,6 +140,26 @@ def follow(model: TwoTower, examples: Examples, epoch: int = 1000) -> float:
     newest = examples.time_ms.max(initial=0) - config.tail_days * DAY_MS
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate * config.tail_rate)
     return train_epoch(model, optimiser, examples.where(examples.time_ms >= newest), epoch)
+
+
+def spectral_start(model: TwoTower, examples: Examples) -> None:
+    """Start both id tables from the truncated SVD of the shopper x item matrix (log counts), rows of mean length 1.
+
+    A network that starts at the best linear model needs few epochs. Unknown rows stay zero.
+    """
+    n_users, n_items = len(model.user_tower.ids.weight), len(model.log_price)
+    counts = sparse.coo_matrix((np.ones(len(examples)), (examples.users, examples.items)), (n_users, n_items)).tocsr()
+    degree = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1.0) ** -0.5, np.asarray(counts.sum(axis=0)).ravel()
+    scaled = sparse.diags(degree[0]) @ counts.log1p() @ sparse.diags(np.maximum(degree[1], 1.0) ** -0.25)
+    rank = min(model.config.dim, n_users - 1, n_items - 1)
+    left, values, right = svds(scaled, k=rank, random_state=model.config.seed)
+    for table, vectors in ((model.user_tower.ids, left), (model.item_tower.ids, right.T)):
+        start = vectors * np.sqrt(np.maximum(values, 0.0))
+        start /= max(float(np.linalg.norm(start, axis=1).mean()), 1e-9)
+        with torch.no_grad():
+            table.weight.zero_()
+            table.weight[:, :rank] = torch.from_numpy(start.astype(np.float32))
+            table.weight[0] = 0
 
 
 def prepare(seed: int, threads: int) -> None:

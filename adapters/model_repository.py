@@ -1,0 +1,42 @@
+"""Triton's model repository: versions put in place by rename, and loaded by explicit control."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from adapters.errors import Unavailable
+
+KEPT_VERSIONS = 2
+
+
+def put_version(repository: Path, model: str, config: Path, version: int, onnx: Path) -> None:
+    """Place `<repository>/<model>/{config.pbtxt, <version>/model.onnx}`; the newest KEPT_VERSIONS versions stay."""
+    folder = repository / model
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / str(version)).exists():
+        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=repository))
+        shutil.copyfile(onnx, staging / "model.onnx")
+        staging.chmod(0o755)
+        staging.rename(folder / str(version))
+    staged = repository / f".{model}.pbtxt"
+    shutil.copyfile(config, staged)
+    staged.replace(folder / "config.pbtxt")
+    versions = sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    for old in versions[KEPT_VERSIONS:]:
+        shutil.rmtree(folder / str(old))
+
+
+def load(address: str, model: str, *, timeout_s: float = 20.0) -> None:
+    """Ask the Triton at `host:port` to load what lies in its repository. Raises Unavailable if it does not."""
+    try:
+        with triton.InferenceServerClient(address) as client:
+            if not client.is_server_live(client_timeout=1.0):
+                raise Unavailable(f"Triton at {address} is not live")
+            client.load_model(model, client_timeout=timeout_s)
+    except InferenceServerException as error:
+        raise Unavailable(f"Triton at {address} did not load {model}: {error.message()}") from None

@@ -1,0 +1,151 @@
+"""Point-in-time training rows for the rankers: requests of a past window, their candidates, and what happened next.
+
+Candidates and scores come from the stage before the window, features from the point-in-time join, labels from what the
+shopper touched between the moment and the end of the window (1 click, 2 cart, 3 order). Products that a feed showed in
+the request's slot carry their position, so that the rankers can learn the position bias apart.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.errors import BadInput
+from models.ranker import RankingRows
+from models.ranking_features import FEATURES_SHA
+from pipelines.candidates import Requests, Retrieval, grid, requests_in
+from pipelines.history import Feeds, History, Ints, load_feeds
+from pipelines.stages import STAGES, Context, Stage, open_context
+
+MOST_REQUESTS: Final = 2500
+TOP_OF_SOURCE: Final = 12
+RANDOM_ROWS: Final = 40
+
+
+def run(context: Context, stage: Stage) -> None:
+    """Write `dataset/rows.npz`: rows of the window that follows `stage`, made with `stage`'s models."""
+    started, history = time.monotonic(), context.history
+    until = stage.until_ms + stage.window_ms
+    moments = grid(history, stage.until_ms, until)
+    feeds = load_feeds(context.settings.lake, history, stage.until_ms, until)
+    asked = _sample(requests_in(history, feeds, moments, until), context.settings.seed)
+    rows, times = _rows(Retrieval(context, stage, asked), feeds, until, context.settings.seed)
+    positions = np.zeros(0, np.int64) if rows.positions is None else rows.positions
+    np.savez(
+        stage.path("dataset/rows.npz"), features=rows.features, labels=rows.labels, groups=rows.groups,
+        positions=positions, time_ms=times,
+    )  # fmt: skip
+    report = {
+        "requests": len(rows.groups), "rows": len(rows.labels), "features_sha256": FEATURES_SHA,
+        "labels": np.bincount(rows.labels, minlength=4).tolist(), "since_ms": stage.until_ms, "until_ms": until,
+        "shown": int(np.sum(positions > 0)), "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+    stage.path("dataset/report.json").write_text(json.dumps(report, indent=2))
+    context.say(f"dataset ({stage.name}): {report['requests']:,} requests, {report['rows']:,} rows, "
+                f"labels {report['labels']}, {report['seconds']} s")  # fmt: skip
+
+
+def load_rows(stage: Stage) -> tuple[RankingRows, Ints]:
+    """The rows that `run` wrote, and the time of each request."""
+    with np.load(stage.path("dataset/rows.npz"), allow_pickle=False) as saved:
+        positions = saved["positions"] if len(saved["positions"]) else None
+        return RankingRows(saved["features"], saved["labels"], saved["groups"], positions), saved["time_ms"]
+
+
+def _sample(requests: Requests, seed: int) -> Requests:
+    total = len(requests.user)
+    chosen = np.random.default_rng(seed).permutation(total)[:MOST_REQUESTS]
+    return requests.take(np.sort(chosen))
+
+
+def _rows(retrieval: Retrieval, feeds: Feeds, until_ms: int, seed: int) -> tuple[RankingRows, Ints]:
+    outcomes, shown = Outcomes(retrieval.history, until_ms), _shown(retrieval.requests, feeds)
+    features, labels, positions, groups, times = [], [], [], [], []
+    for request in retrieval:
+        user, when = retrieval.requests.user[request], retrieval.requests.time_ms[request]
+        found = retrieval.candidates(request)
+        label = outcomes.labels(user, when, found.rows)
+        if not label.any():
+            continue
+        position = np.zeros(len(found.rows), dtype=np.int64)
+        for item, place in shown.get(request, {}).items():
+            position[found.rows == item] = place
+        keep = _chosen(found.retrieval, label, position, np.random.default_rng([seed, request]))
+        features.append(retrieval.features(request, found)[keep])
+        labels.append(label[keep])
+        positions.append(position[keep])
+        groups.append(len(keep))
+        times.append(when)
+    if not groups:
+        raise BadInput(f"no request of the window ending at {until_ms} was followed by anything: too little history")
+    places = np.concatenate(positions)
+    rows = RankingRows(
+        np.concatenate(features), np.concatenate(labels), np.array(groups), places if places.any() else None
+    )
+    return rows, np.array(times)
+
+
+class Outcomes:
+    """What each shopper did by the end of the window."""
+
+    def __init__(self, history: History, until_ms: int) -> None:
+        inside = history.time_ms < until_ms
+        order = np.lexsort((history.time_ms[inside], history.user[inside]))
+        self._user, self._time = history.user[inside][order], history.time_ms[inside][order]
+        self._item, self._kind = history.item[inside][order], history.kind[inside][order]
+        self._start = np.searchsorted(self._user, np.arange(len(history.users) + 1))
+        self._grade = np.zeros(len(history.items), dtype=np.int64)
+
+    def after(self, user: int, time_ms: int) -> tuple[Ints, NDArray[np.int8]]:
+        """Items touched from `time_ms` on, and how, in order of time."""
+        mine = slice(self._start[user], self._start[user + 1])
+        first = mine.start + np.searchsorted(self._time[mine], time_ms)
+        return self._item[first : mine.stop], self._kind[first : mine.stop]
+
+    def labels(self, user: int, time_ms: int, rows: Ints) -> Ints:
+        """The strongest thing the shopper did with each of `rows`: 0 nothing, 1 click, 2 cart, 3 order."""
+        item, kind = self.after(user, time_ms)
+        np.maximum.at(self._grade, item, kind)
+        found = self._grade[rows]
+        self._grade[item] = 0
+        return found
+
+
+def _shown(requests: Requests, feeds: Feeds) -> dict[int, dict[int, int]]:
+    """Per request, the first position of each product that feeds showed before the next moment."""
+    moment = np.searchsorted(requests.moments, feeds.time_ms, side="right") - 1
+    place = {(u, m): i for i, (u, m) in enumerate(zip(requests.user.tolist(), requests.moment.tolist(), strict=True))}
+    shown: dict[int, dict[int, int]] = {}
+    for user, at, items in zip(feeds.user.tolist(), moment.tolist(), feeds.items.tolist(), strict=True):
+        request = place.get((user, at))
+        if request is not None:
+            seen = shown.setdefault(request, {})
+            for position, item in enumerate(items, start=1):
+                if item >= 0:
+                    seen.setdefault(item, position)
+    return shown
+
+
+def _chosen(columns: dict[str, NDArray[Any]], label: Ints, position: Ints, rng: np.random.Generator) -> Ints:
+    """All that was touched or shown, the top of each source (the hard negatives) and some of the rest."""
+    keep = (label > 0) | (position > 0)
+    for name, column in columns.items():
+        if name.endswith("_rank"):
+            keep |= np.nan_to_num(column, nan=np.inf) <= TOP_OF_SOURCE
+    rest = np.flatnonzero(~keep)
+    keep[rng.permutation(rest)[:RANDOM_ROWS]] = True
+    return np.flatnonzero(keep)
+
+
+def main() -> None:
+    context = open_context()
+    for name in STAGES[:2]:
+        run(context, context.stage(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Measure the whole funnel against each of its parts on the last window, with models that never saw it.
+
+Every shopper who is active in the window asks once, at the first moment of the grid before the activity; relevant is
+what the shopper touches from then to the end of the window. The catalogue is ranked in full, ties are pessimistic, and
+the items that the shopper touched last (which serving moves to the end) neither compete nor count.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from adapters.provenance import ROOT, commit, hardware
+from adapters.registry import open_registry
+from models.bootstrap import interval, paired
+from models.diversity import mmr
+from models.metrics import Ranks, coverage, intra_list_diversity, per_shopper, ranks_from_list, ranks_from_scores
+from models.retrieval import top_rows
+from pipelines.build_dataset import Outcomes
+from pipelines.candidates import Requests, Retrieval, grid, requests_in
+from pipelines.history import Ints, load_feeds
+from pipelines.oracle import Oracle, open_oracle
+from pipelines.rankers import load_booster
+from pipelines.run_record import record
+from pipelines.stages import Context, Stage, open_context
+
+METRICS: Final = ("recall@100", "ndcg@10", "map@10", "mrr@10", "hit_rate@10")
+SINGLE: Final = ("popularity", "trending", "co-occurrence", "two-tower")
+MOST_SHOPPERS: Final = 1500
+PRERANKED: Final = 200
+RESULTS: Final = ROOT / "bench" / "results"
+
+
+@dataclass
+class Measured:
+    """Per model: ranks of every shopper's relevant items; and what the audit needs."""
+
+    ranks: dict[str, list[Ranks]] = field(default_factory=dict)
+    lists: dict[str, list[Ints]] = field(default_factory=dict)
+    unmasked: dict[str, list[Ranks]] = field(default_factory=dict)
+    optimistic: dict[str, list[Ranks]] = field(default_factory=dict)
+    known: list[bool] = field(default_factory=list)
+    relevant: list[int] = field(default_factory=list)
+    reached: list[float] = field(default_factory=list)
+    """Share of the relevant items among the candidates: the ceiling of everything after retrieval."""
+
+    def add(self, table: dict[str, list[Any]], name: str, value: Any) -> None:
+        table.setdefault(name, []).append(value)
+
+
+def run(context: Context, stage: Stage) -> dict[str, Any]:
+    """Evaluate the backtest's models on the window after them; write `evaluation.json` and the public result."""
+    started, history, until = time.monotonic(), context.history, stage.until_ms + stage.window_ms
+    feeds = load_feeds(context.settings.lake, history, stage.until_ms, until)
+    everybody = requests_in(history, feeds, grid(history, stage.until_ms, until), until)
+    asked = first_of_each(everybody, context.settings.seed)
+    retrieval = Retrieval(context, stage, asked)
+    measured = measure(context, stage, retrieval, Outcomes(history, until), open_oracle(context))
+    report = summarise(context, stage, measured)
+    report["seconds"] = round(time.monotonic() - started, 1)
+    text = json.dumps(report, indent=2)
+    stage.path("evaluation.json").write_text(text)
+    if context.meta.get("source") == "simulator":
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "quality.json").write_text(text + "\n")
+    _show(report)
+    _log(context, stage, report)
+    return report
+
+
+def first_of_each(requests: Requests, seed: int) -> Requests:
+    """One request per shopper, the earliest, of at most MOST_SHOPPERS shoppers."""
+    shoppers, first = np.unique(requests.user, return_index=True)
+    chosen = np.random.default_rng(seed).permutation(len(shoppers))[:MOST_SHOPPERS]
+    return requests.take(np.sort(first[chosen]))
+
+
+def measure(
+    context: Context, stage: Stage, retrieval: Retrieval, outcomes: Outcomes, oracle: Oracle | None
+) -> Measured:
+    """Rank the catalogue for every request with every model."""
+    measured, history = Measured(), context.history
+    funnel = Funnel(stage, retrieval)
+    n_users = history.counts_at(stage.until_ms)[0]
+    for request in retrieval:
+        user, when = int(retrieval.requests.user[request]), int(retrieval.requests.time_ms[request])
+        seen = retrieval.recent[request][retrieval.recent[request] >= 0]
+        touched = np.unique(outcomes.after(user, when)[0])
+        relevant = np.setdiff1d(touched, seen)
+        if not len(relevant):
+            continue
+        for name, scores in _single(retrieval, request).items():
+            measured.add(measured.ranks, name, ranks_from_scores(scores, relevant, seen))
+            measured.add(measured.unmasked, name, ranks_from_scores(scores, touched))
+            measured.add(measured.optimistic, name, ranks_from_scores(_break_ties(scores, relevant), relevant, seen))
+            measured.add(measured.lists, name, top_rows(_without(scores, seen), 20))
+        for name, ranked in funnel.rank(request).items():
+            measured.add(measured.ranks, name, ranks_from_list(ranked.tolist(), relevant.tolist()))
+            measured.add(measured.lists, name, ranked[:20])
+        if oracle is not None:
+            scores = _listed_only(retrieval, request, oracle.scores(user, when))
+            measured.add(measured.ranks, "oracle", ranks_from_scores(scores, relevant, seen))
+        measured.known.append(user < n_users)
+        measured.relevant.append(len(relevant))
+        measured.reached.append(float(np.isin(relevant, funnel.rows).mean()))
+    return measured
+
+
+class Funnel:
+    """Retrieve, pre-rank, rank and diversify, as serving does."""
+
+    def __init__(self, stage: Stage, retrieval: Retrieval) -> None:
+        self._retrieval = retrieval
+        self._preranker, self._ranker = load_booster(stage, "preranker"), load_booster(stage, "ranker")
+        self.rows: Ints = np.zeros(0, dtype=np.int64)
+
+    def rank(self, request: int) -> dict[str, Ints]:
+        """Ranked rows by variant; `rows` keeps the request's candidates."""
+        found = self._retrieval.candidates(request)
+        features, self.rows = self._retrieval.features(request, found), found.rows
+        first = self._preranker.predict(features, num_threads=1)
+        kept = top_rows(first, PRERANKED)
+        scores = self._ranker.predict(features[kept], num_threads=1)
+        ranked = kept[top_rows(scores, PRERANKED)]
+        vectors = self._retrieval.vectors(found.rows[ranked[:100]])
+        diverse = ranked[mmr(np.sort(scores)[::-1][:100], vectors, 20, 0.85)]
+        rest = ranked[~np.isin(ranked, diverse)]
+        return {
+            "funnel": found.rows[ranked],
+            "pre-ranker": found.rows[kept],
+            "funnel + diversity": found.rows[np.concatenate([diverse, rest])],
+        }
+
+
+def summarise(context: Context, stage: Stage, measured: Measured) -> dict[str, Any]:
+    """Means with bootstrap intervals, paired differences of the funnel, and the audit."""
+    seed, known = context.settings.seed, np.array(measured.known, dtype=bool)
+    tables = {name: per_shopper(ranks, METRICS) for name, ranks in measured.ranks.items()}
+    slices = {"all": np.ones(len(known), dtype=bool), "known shoppers": known, "new shoppers": ~known}
+    rows = [
+        {
+            "model": name, "slice": part, "shoppers": int(keep.sum()),
+            "metrics": {m: interval(values[keep], seed=seed).as_dict() for m, values in table.items()},
+        }
+        for part, keep in slices.items() if keep.sum() >= 20
+        for name, table in tables.items()
+    ]  # fmt: skip
+    against = {
+        name: paired(tables["funnel"]["ndcg@10"], tables[name]["ndcg@10"], seed=seed).as_dict() for name in SINGLE
+    }
+    return {
+        "protocol": "temporal split, last window, full ranking, one request per shopper",
+        "hardware": hardware(), "commit": commit(), "seed": seed, "data_version": context.meta.get("data_version"),
+        "source": context.meta.get("source"), "audit": _audit(stage, measured, tables), "rows": rows,
+        "funnel_minus": against, "lists": _lists(context, stage, measured),
+    }  # fmt: skip
+
+
+def _audit(stage: Stage, measured: Measured, tables: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, Any]:
+    def ndcg(ranks: dict[str, list[Ranks]]) -> dict[str, float]:
+        return {name: round(float(per_shopper(r, ["ndcg@10"])["ndcg@10"].mean()), 5) for name, r in ranks.items()}
+
+    def moment(ms: int) -> str:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+
+    return {
+        "split": {
+            "trained_before": moment(stage.until_ms), "measured_until": moment(stage.until_ms + stage.window_ms),
+            "window_days": stage.window_days, "ranker_rows_before": moment(stage.until_ms),
+        },
+        "shoppers": len(measured.relevant), "relevant_per_shopper": round(float(np.mean(measured.relevant)), 2),
+        "ties": {
+            "treatment": "pessimistic: behind every other item with the same score",
+            "ndcg@10_if_optimistic": ndcg(measured.optimistic),
+        },
+        "seen_items": {
+            "treatment": "the 20 items touched last before the request neither compete nor count",
+            "ndcg@10_if_not_masked": ndcg(measured.unmasked),
+        },
+        "candidates_hold_of_relevant": round(float(np.mean(measured.reached)), 4),
+        "beyond_the_list": "the funnel's list has 200 items; a relevant item outside of it has rank infinity",
+    }  # fmt: skip
+
+
+def _lists(context: Context, stage: Stage, measured: Measured) -> dict[str, dict[str, float]]:
+    embeddings = np.load(stage.path("two_tower/embeddings.npy"))
+    out = {}
+    for name, lists in measured.lists.items():
+        spread = [intra_list_diversity(embeddings[rows[rows < len(embeddings)]]) for rows in lists]
+        out[name] = {
+            "coverage@20": round(coverage(lists, len(context.history.items)), 4),
+            "intra_list_diversity@20": round(float(np.mean(spread)), 4),
+        }
+    return out
+
+
+def _single(retrieval: Retrieval, request: int) -> dict[str, NDArray[np.float64]]:
+    """Scores of the whole catalogue by each model alone; what was not listed yet is last."""
+    everything = np.arange(len(retrieval.history.items))
+    columns = retrieval.describe(request, everything, {})
+    found = {
+        "popularity": columns["popularity_score"], "trending": retrieval.heat(request),
+        "co-occurrence": columns["cooccurrence_score"], "two-tower": columns["two_tower_score"],
+    }  # fmt: skip
+    return {name: _listed_only(retrieval, request, scores) for name, scores in found.items()}
+
+
+def _listed_only(retrieval: Retrieval, request: int, scores: NDArray[Any]) -> NDArray[np.float64]:
+    listed = retrieval.history.item_seen_ms < retrieval.requests.time_ms[request]
+    return np.where(listed, np.nan_to_num(scores.astype(np.float64), nan=-1e9), -np.inf)
+
+
+def _break_ties(scores: NDArray[np.float64], relevant: Ints) -> NDArray[np.float64]:
+    better = scores.copy()
+    better[relevant] = np.nextafter(better[relevant], np.inf)
+    return better
+
+
+def _without(scores: NDArray[np.float64], seen: Ints) -> NDArray[np.float64]:
+    left = scores.copy()
+    left[seen] = -np.inf
+    return left
+
+
+def _show(report: dict[str, Any], say: Callable[..., None] | None = None) -> None:
+    table = Table(title=f"{report['audit']['shoppers']} shoppers, {report['protocol']}")
+    for heading in ("model", "slice", *METRICS[:2], "funnel is ahead by (NDCG@10)"):
+        table.add_column(heading)
+    for row in report["rows"]:
+        cells = [f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in (row["metrics"][n] for n in METRICS[:2])]
+        ahead = report["funnel_minus"].get(row["model"]) if row["slice"] == "all" else None
+        shown = f"{ahead['mean']:+.4f} [{ahead['low']:+.4f}, {ahead['high']:+.4f}]" if ahead else ""
+        table.add_row(row["model"], row["slice"], *cells, shown)
+    (say or Console().print)(table)
+    (say or Console().print)({"audit": report["audit"], "seconds": report["seconds"]})
+
+
+def _log(context: Context, stage: Stage, report: dict[str, Any]) -> None:
+    registry = open_registry(context.settings.mlflow_uri, context.settings.home)
+    with record(registry, context, "evaluate", stage, {"shoppers": report["audit"]["shoppers"]}) as run_:
+        for row in report["rows"]:
+            if row["slice"] == "all":
+                model = row["model"].replace(" + ", "_with_")
+                run_.metrics({f"{model}.{m.replace('@', '_at_')}": v["mean"] for m, v in row["metrics"].items()})
+        run_.file("evaluation.json", stage.path("evaluation.json"))
+
+
+def main() -> None:
+    from pipelines.run_all import bring
+
+    bring(open_context(), last="evaluate", again=True)
+
+
+if __name__ == "__main__":
+    main()

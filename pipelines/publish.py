@@ -1,0 +1,129 @@
+"""Publish the production models: gate, verified bundles, Triton's repository, the registry's aliases.
+
+The pointer CURRENT.json is swapped last and whole; a gate that fails leaves what serves untouched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from adapters.bundles import Bundle, set_current, write_bundle
+from adapters.errors import Corrupt, Unavailable
+from adapters.model_repository import load, put_version
+from adapters.provenance import ROOT, commit
+from adapters.registry import open_registry
+from models.ranking_features import FEATURES_SHA
+from pipelines.gate import checks
+from pipelines.stages import Context, Stage, open_context
+
+TRITON: Final = {"two_tower_user": ("two-tower", "user_encoder.onnx"), "preranker": ("preranker", "model.onnx"),
+                 "ranker": ("ranker", "model.onnx")}  # fmt: skip
+KEPT_BUNDLES: Final = 3
+
+
+def run(context: Context, stage: Stage) -> None:
+    """Publish `stage`. Raises Corrupt, naming the failed checks, if the gate is not passed."""
+    settings, found = context.settings, checks(context, stage)
+    for check in found:
+        context.say(f"  gate {'passed' if check.passed else 'FAILED'}: {check.name} ({check.found})")
+    failed = [f"{check.name} ({check.found})" for check in found if not check.passed]
+    if failed:
+        raise Corrupt(f"gate not passed, nothing was published: {'; '.join(failed)}")
+    bundles = _bundles(context, stage, {check.name: check.found for check in found})
+    for model, (name, file) in TRITON.items():
+        config = ROOT / "deploy" / "triton" / model / "config.pbtxt"
+        put_version(settings.triton_models, model, config, int(bundles[name].version), bundles[name].path(file))
+    _load_into_triton(context)
+    set_current(settings.published, bundles)
+    _tag(context, bundles)
+    _forget_old(settings.published, bundles)
+    versions = ", ".join(f"{name} {bundle.version}" for name, bundle in bundles.items())
+    context.say(f"published: {versions}")
+
+
+def _bundles(context: Context, stage: Stage, gate: dict[str, str]) -> dict[str, Bundle]:
+    two_tower = stage.path("two_tower/version.txt").read_text().strip()
+    shared = {
+        "data_version": context.meta.get("data_version"), "until_ms": stage.until_ms, "gate": gate,
+        "seed": context.settings.seed,
+    }  # fmt: skip
+    items = {"items.txt": stage.path("two_tower/items.txt")}
+    towers = [f"two_tower/{n}" for n in (
+        "user_encoder.onnx", "item_encoder.onnx", "users.txt", "items.txt", "categories.txt")]  # fmt: skip
+    plan: dict[str, tuple[str, dict[str, Path], dict[str, Any]]] = {
+        "two-tower": (two_tower, _files(stage, towers), {"report": _json(stage, "two_tower/report.json")}),
+        "index": (
+            _dated(stage, "index/items.faiss"), _files(stage, ["index/items.faiss"]) | items,
+            {"encoder_version": two_tower, "report": _json(stage, "index/report.json")},
+        ),
+        "cooccurrence": (
+            _dated(stage, "cooccurrence/neighbours.npz"), _files(stage, ["cooccurrence/neighbours.npz"]) | items, {}
+        ),
+        "popularity": (
+            _dated(stage, "popularity/popularity.npz"), _files(stage, ["popularity/popularity.npz"]) | items, {}
+        ),
+    }  # fmt: skip
+    for name in ("preranker", "ranker"):
+        files = _files(stage, [f"{name}/{file}" for file in ("model.onnx", "model.txt", "features.json")])
+        version = stage.path(f"{name}/version.txt").read_text().strip()
+        plan[name] = (version, files, {"features_sha256": FEATURES_SHA, "report": _json(stage, f"{name}/report.json")})
+    return {
+        name: write_bundle(context.settings.published, name, version, files, shared | meta, gate="passed")
+        for name, (version, files, meta) in plan.items()
+    }
+
+
+def _files(stage: Stage, paths: list[str]) -> dict[str, Path]:
+    return {Path(path).name: stage.path(path) for path in paths}
+
+
+def _json(stage: Stage, path: str) -> Any:
+    return json.loads(stage.path(path).read_text())
+
+
+def _dated(stage: Stage, path: str) -> str:
+    """A version for what is built, not trained: the data's end and the content's digest."""
+    digest = hashlib.sha256(stage.path(path).read_bytes()).hexdigest()[:8]
+    return f"{datetime.fromtimestamp(stage.until_ms / 1000, UTC):%Y%m%dT%H%M}-{digest}"
+
+
+def _load_into_triton(context: Context) -> None:
+    try:
+        for model in TRITON:
+            load(context.settings.triton, model)
+        context.say("  Triton loaded the new versions")
+    except Unavailable as error:
+        context.say(f"  Triton is not running ({error.detail.splitlines()[0]}); it loads them when it starts")
+
+
+def _tag(context: Context, bundles: dict[str, Bundle]) -> None:
+    registry = open_registry(context.settings.mlflow_uri, context.settings.home)
+    for name in ("two-tower", "preranker", "ranker"):
+        tags = {
+            "data_version": str(context.meta.get("data_version")), "git_commit": commit(),
+            "manifest_sha256": bundles[name].manifest_sha256, "gate": "passed",
+        }  # fmt: skip
+        registry.promote(name, int(bundles[name].version), tags)
+
+
+def _forget_old(folder: Path, current: dict[str, Bundle]) -> None:
+    """Drop versions beyond the newest KEPT_BUNDLES of each name, never a current one."""
+    for name, bundle in current.items():
+        versions = sorted((p for p in (folder / name).iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+        for old in versions[:-KEPT_BUNDLES]:
+            if old.name != bundle.version:
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def main() -> None:
+    context = open_context()
+    run(context, context.stage("production"))
+
+
+if __name__ == "__main__":
+    main()
