@@ -155,9 +155,10 @@ def serve(app: FastAPI, host: str, port: int, name: str | None = None) -> None:
         listener = _listen(host, port, name or "service")
     except Misconfigured as error:
         sys.exit(_complain(error))
+    server = _server(app)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises the signal once more after a graceful end
-    _server(app).run([listener])
+        signal.signal(number, server.handle_exit)  # before uvicorn listens for signals, and when it raises them again
+    server.run([listener])
 
 
 def _complain(error: Misconfigured) -> int:
