@@ -74,7 +74,7 @@ def materialize(settings: Settings, now_ms: int) -> int:
     finally:
         state.unlock_rebuild(token)
         state.close()
-    return written + newest.num_rows
+    return written + int(newest.num_rows)
 
 
 def _every(seconds: float, beat: Callable[[str], None]) -> Callable[[str], None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 import msgspec
 
 

@@ -1,8 +1,8 @@
 """One partition's decision: which records count, what they change, what travels on, what is dead.
 
 Stage 1 reads shopper events of the partition, counts those that are neither late nor duplicate into the views keyed
-by shopper, and sends rows of item views to the partitions of their items. Stage 2 counts such rows. Knows nothing of Kafka,
-Redis or the clock: the same records after the same progress give the same changes, whoever runs it.
+by shopper, and sends rows of item views to the partitions of their items. Stage 2 counts such rows. Knows nothing of
+Kafka, Redis or the clock: the same records after the same progress give the same changes, whoever runs it.
 """
 
 from __future__ import annotations
@@ -138,10 +138,12 @@ class Shard:
         try:
             event = events.decode(topic, record.value or b"")
         except events.EventRejected as error:
-            return self._refuse(record, "poison", f"not_an_event: {error}")
+            self._refuse(record, "poison", f"not_an_event: {error}")
+            return None
         late = lateness(event.event_time, record.timestamp_ms)
         if late is not None:
-            return self._refuse(record, late, f"{late}: event_time {event.event_time}, arrived {record.timestamp_ms}")
+            self._refuse(record, late, f"{late}: event_time {event.event_time}, arrived {record.timestamp_ms}")
+            return None
         seen = self.progress.seen.setdefault(topic, {})
         identity, hour = hash_of(event.event_id), record.timestamp_ms // HOUR_MS
         before = seen.get(identity)
@@ -170,7 +172,8 @@ class Shard:
         try:
             message = rekey.decode(record.value or b"")
         except ValueError as error:
-            return self._refuse(record, "poison", str(error))
+            self._refuse(record, "poison", str(error))
+            return
         accepted: dict[str, int] = {}
         for topic, (first, end) in message.ranges.items():
             expected = self.progress.sources.get((topic, message.partition), 0)
