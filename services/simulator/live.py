@@ -70,8 +70,7 @@ async def session(shoppers: Shoppers, client: ShopClient, *, pace: float = 1.0) 
 async def _look_at_feed(
     shoppers: Shoppers, client: ShopClient, visit: Visit, carted: list[events.ProductAddedToCart], pace: float
 ) -> None:
-    context = {"device": visit.device, "country": visit.country, "session_id": visit.session_id}
-    feed = await client.feed(user_id(visit.user), context)
+    feed = await client.feed(user_id(visit.user), {"device": visit.device, "country": visit.country})
     if feed is None or not feed[1]:
         await asyncio.sleep(AWAY_S * pace)
         return

@@ -27,13 +27,14 @@ class ShopClient:
         self._recommender, self._collector = settings.url("recommender"), settings.url("collector")
         self._http = httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=64))
         self.unreachable: dict[str, str] = {}
+        self._told: set[tuple[str, int]] = set()
 
     async def feed(self, user: str, context: dict[str, str]) -> tuple[str, list[str]] | None:
         """(request id, item ids from position 1 on), or None when there was no feed."""
         body = {"user_id": user, "surface": "home", "k": K, "context": context}
         answer = await self._post("recommender", f"{self._recommender}/v1/recommendations", json=body)
         if answer is None or answer.status_code != 200:
-            FEEDS.labels("unreachable" if answer is None else f"status_{answer.status_code}").inc()
+            FEEDS.labels(self._outcome("recommender", answer)).inc()
             return None
         said = answer.json()
         FEEDS.labels("degraded" if said.get("degraded") else "ok").inc()
@@ -45,7 +46,7 @@ class ShopClient:
         headers = {"content-type": "application/json"}
         answer = await self._post("collector", f"{self._collector}/v1/events", content=body, headers=headers)
         if answer is None or answer.status_code != 202:
-            SENT.labels("unreachable" if answer is None else f"status_{answer.status_code}").inc(len(batch))
+            SENT.labels(self._outcome("collector", answer)).inc(len(batch))
             return False
         refused = answer.json()["refused"]
         SENT.labels("refused").inc(len(refused))
@@ -53,6 +54,15 @@ class ShopClient:
         if refused:
             _log.warning("events_refused", count=len(refused), first=refused[0])
         return not refused
+
+    def _outcome(self, neighbour: str, answer: httpx.Response | None) -> str:
+        """The metric's label; the first of each kind of refusal is logged with what the neighbour said."""
+        if answer is None:
+            return "unreachable"
+        if (neighbour, answer.status_code) not in self._told:
+            self._told.add((neighbour, answer.status_code))
+            _log.warning("neighbour_refused", neighbour=neighbour, status=answer.status_code, said=answer.text[:500])
+        return f"status_{answer.status_code}"
 
     async def close(self) -> None:
         await self._http.aclose()

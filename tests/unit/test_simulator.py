@@ -18,6 +18,7 @@ from feature_repo import events
 from models.marketplace.config import HOUR, MINUTE, Scenario, WorldConfig
 from models.marketplace.history import draw_history
 from models.marketplace.world import World, build_world, item_id
+from services.recommender.api import Request
 from services.simulator.live import live, session
 from services.simulator.main import build, load_truth
 from services.simulator.shop_client import ShopClient
@@ -47,7 +48,7 @@ class Shop:
         self._feed, self._count = feed, itertools.count()
 
     async def feed(self, user: str, context: dict[str, str]) -> tuple[str, list[str]] | None:
-        assert context.keys() == {"device", "country", "session_id"}
+        assert context.keys() == {"device", "country"}
         return None if self._feed is None else (f"request-{next(self._count)}", self._feed)
 
     async def send(self, batch: Sequence[events.Event]) -> bool:
@@ -140,6 +141,7 @@ async def test_a_shop_that_is_down_is_counted_and_found_again(world: World, tmp_
         if not up:
             raise httpx.ConnectError("refused")
         if request.url.path == "/v1/recommendations":
+            assert Request.model_validate_json(request.content).k == 20, "the recommender takes what is asked"
             return httpx.Response(200, json={"request_id": "r", "items": [{"item_id": "i00001"}], "degraded": []})
         return httpx.Response(202, json={"accepted": 1, "refused": []})
 
@@ -150,7 +152,8 @@ async def test_a_shop_that_is_down_is_counted_and_found_again(world: World, tmp_
     assert not await client.send([shoppers.cart(shoppers.visit(NOW), 1, NOW, None)])
     assert client.unreachable.keys() == {"recommender", "collector"}
     up = True
-    assert await client.feed("u", {}) == ("r", ["i00001"])
+    visit = shoppers.visit(NOW)
+    assert await client.feed("u", {"device": visit.device, "country": visit.country}) == ("r", ["i00001"])
     assert await client.send([shoppers.cart(shoppers.visit(NOW), 1, NOW, None)])
     assert client.unreachable == {}
     await client.close()
