@@ -32,9 +32,9 @@ class TwoTowerConfig:
     item_dropout: float = 0.15
     batch: int = 512
     uniform_negatives: int = 256
-    learning_rate: float = 4e-3
-    epochs: int = 10
-    patience: int = 2
+    learning_rate: float = 3e-3
+    epochs: int = 3
+    patience: int = 1
     half_life_days: float = 14.0
     """An interaction of this age counts half in the loss."""
     tail_days: float = 4.0

@@ -7,11 +7,13 @@ the items that the shopper touched last (which serving moves to the end) neither
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from adapters.provenance import ROOT, commit, hardware
+from adapters.provenance import commit, hardware
 from adapters.registry import open_registry
 from models.bootstrap import interval, paired
 from models.diversity import mmr
@@ -30,6 +32,7 @@ from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.history import Ints, load_feeds
 from pipelines.oracle import Oracle, open_oracle
 from pipelines.rankers import load_booster
+from pipelines.run_all import bring
 from pipelines.run_record import record
 from pipelines.stages import Context, Stage, open_context
 
@@ -37,7 +40,6 @@ METRICS: Final = ("recall@100", "ndcg@10", "map@10", "mrr@10", "hit_rate@10")
 SINGLE: Final = ("popularity", "trending", "co-occurrence", "two-tower")
 MOST_SHOPPERS: Final = 1500
 PRERANKED: Final = 200
-RESULTS: Final = ROOT / "bench" / "results"
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Measured:
 
 
 def run(context: Context, stage: Stage) -> dict[str, Any]:
-    """Evaluate the backtest's models on the window after them; write `evaluation.json` and the public result."""
+    """Evaluate the backtest's models on the window after them; write `evaluation.json`."""
     started, history, until = time.monotonic(), context.history, stage.until_ms + stage.window_ms
     feeds = load_feeds(context.settings.lake, history, stage.until_ms, until)
     everybody = requests_in(history, feeds, grid(history, stage.until_ms, until), until)
@@ -67,11 +69,7 @@ def run(context: Context, stage: Stage) -> dict[str, Any]:
     measured = measure(context, stage, retrieval, Outcomes(history, until), open_oracle(context))
     report = summarise(context, stage, measured)
     report["seconds"] = round(time.monotonic() - started, 1)
-    text = json.dumps(report, indent=2)
-    stage.path("evaluation.json").write_text(text)
-    if context.meta.get("source") == "simulator":
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "quality.json").write_text(text + "\n")
+    stage.path("evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
     _show(report)
     _log(context, stage, report)
     return report
@@ -231,7 +229,7 @@ def _without(scores: NDArray[np.float64], seen: Ints) -> NDArray[np.float64]:
     return left
 
 
-def _show(report: dict[str, Any], say: Callable[..., None] | None = None) -> None:
+def _show(report: dict[str, Any]) -> None:
     table = Table(title=f"{report['audit']['shoppers']} shoppers, {report['protocol']}")
     for heading in ("model", "slice", *METRICS[:2], "funnel is ahead by (NDCG@10)"):
         table.add_column(heading)
@@ -240,8 +238,9 @@ def _show(report: dict[str, Any], say: Callable[..., None] | None = None) -> Non
         ahead = report["funnel_minus"].get(row["model"]) if row["slice"] == "all" else None
         shown = f"{ahead['mean']:+.4f} [{ahead['low']:+.4f}, {ahead['high']:+.4f}]" if ahead else ""
         table.add_row(row["model"], row["slice"], *cells, shown)
-    (say or Console().print)(table)
-    (say or Console().print)({"audit": report["audit"], "seconds": report["seconds"]})
+    console = Console()
+    console.print(table)
+    console.print({"audit": report["audit"], "seconds": report["seconds"]})
 
 
 def _log(context: Context, stage: Stage, report: dict[str, Any]) -> None:
@@ -255,9 +254,13 @@ def _log(context: Context, stage: Stage, report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    from pipelines.run_all import bring
-
-    bring(open_context(), last="evaluate", again=True)
+    parser = argparse.ArgumentParser(description="Measure the funnel against its parts on the last window.")
+    parser.add_argument("--out", type=Path, help="also write the report there, e.g. bench/results/quality.json")
+    chosen, context = parser.parse_args(), open_context()
+    bring(context, last="evaluate", again=True)
+    if chosen.out:
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(context.stage("backtest").path("evaluation.json"), chosen.out)
 
 
 if __name__ == "__main__":

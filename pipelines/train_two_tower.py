@@ -27,11 +27,17 @@ from pipelines.stages import Context, Stage, open_context
 
 PARITY: Final = 1e-4
 _MOST_QUESTIONS: Final = 2000
-_MOST_EXAMPLES: Final = 400_000
+_MOST_EXAMPLES: Final = 200_000
 
 
 def run(context: Context, stage: Stage) -> None:
-    """Write the stage's `two_tower/` files; with stage `production` also register the version."""
+    """Write the stage's `two_tower/` files and record the run; in production also register the version."""
+    fitted, report = make(context, stage)
+    _log(context, stage, fitted, report)
+
+
+def make(context: Context, stage: Stage) -> tuple[Fitted, dict[str, Any]]:
+    """Train and write the stage's files, without the registry: the model and its report."""
     started, history, config = time.monotonic(), context.history, _config(context, stage)
     n_users, content = history.counts_at(stage.until_ms)[0], content_of(history, stage.until_ms)
     older = context.before(stage)
@@ -44,7 +50,7 @@ def run(context: Context, stage: Stage) -> None:
     stage.path("two_tower/report.json").write_text(json.dumps(report, indent=2))
     context.say(f"two-tower ({stage.name}): validation Recall@100 {fitted.best_recall:.3f}, "
                 f"ONNX parity {report['parity']:.1e}, {report['seconds']} s")  # fmt: skip
-    _log(context, stage, config, fitted, report)
+    return fitted, report
 
 
 def content_of(history: History, until_ms: int) -> Content:
@@ -152,9 +158,9 @@ def _item_inputs(content: Content, rows: NDArray[np.int64]) -> dict[str, NDArray
     return {"item_index": rows, "category_index": content.category[rows], "log_price": content.log_price[rows]}
 
 
-def _log(context: Context, stage: Stage, config: TwoTowerConfig, fitted: Fitted, report: dict[str, Any]) -> None:
+def _log(context: Context, stage: Stage, fitted: Fitted, report: dict[str, Any]) -> None:
     registry = open_registry(context.settings.mlflow_uri, context.settings.home)
-    with record(registry, context, "train_two_tower", stage, vars(config)) as run:
+    with record(registry, context, "train_two_tower", stage, report["config"]) as run:
         for epoch, metrics in enumerate(fitted.history, start=1):
             run.metrics(metrics, step=epoch)
         run.metrics({"onnx_max_abs_difference": report["parity"], "seconds": report["seconds"]})
