@@ -16,7 +16,8 @@ from models.marketplace.world import COMPANIONS, UTC_OFFSET_H, Floats, Ints, Wor
 
 TASTE, CATEGORY, MISSION, NOVELTY = 3.2, 0.55, 1.6, 0.5  # weights of the utility's terms
 CLICK_BIAS: Final = -3.0
-REVISIT, COMPANION = 0.10, 0.33  # chance that an organic click is one of these instead of a fresh choice
+REVISIT: Final = 0.3  # chance that a search begins with an item that the shopper looked at before
+COMPANION: Final = 0.33  # chance that the next click is a companion of the last one
 GOES_WITH: Final = np.array([c.goes_with for c in names.CATEGORIES])
 _LOG_MEDIAN: Final = np.log(np.array([c.median_euros for c in names.CATEGORIES]) * 100).astype(np.float32)
 # Weight of each local hour, and of each weekday from Monday

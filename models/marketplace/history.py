@@ -209,7 +209,7 @@ def browse(
             chosen = b.choose(fits, MAX_CLICKS, rng)
             items[part, : chosen.shape[1]] = pool[chosen]
     returns = recent[users, rng.integers(0, RECENT, n)]
-    items[:, 0] = np.where((returns >= 0) & (rng.random(n) < 3 * b.REVISIT), returns, items[:, 0])
+    items[:, 0] = np.where((returns >= 0) & (rng.random(n) < b.REVISIT), returns, items[:, 0])
     available = np.zeros(len(world.category), bool)
     available[listed] = True
     for column in range(1, MAX_CLICKS):
@@ -250,5 +250,5 @@ def _orders(carted: Columns, sessions: int, rng: np.random.Generator) -> tuple[C
 
 
 def remember(recent: Ints, users: Ints, items: Ints) -> None:
-    """Write clicked items into the shoppers' rings, oldest place first by a hash of the item (in place)."""
+    """Note clicked items among those a shopper may return to (in place); an item's place is its row modulo RECENT."""
     recent[users, items % RECENT] = items
