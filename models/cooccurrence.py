@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models.popularity import DAY_MS
 
 Rows = NDArray[np.integer[Any]]
+_DENSE_BELOW: Final = 5000  # items; 25M pairs of 8 bytes
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,36 @@ def build(
     order = np.lexsort((items, time_ms, users))
     users, items = users[order].astype(np.int64), items[order].astype(np.int64)
     fresh = 0.5 ** ((now_ms - time_ms[order]) / (config.half_life_days * DAY_MS))
-    keys, sums = np.zeros(0, dtype=np.int64), np.zeros(0)
+    pairs = _Pairs(n_items)
     for gap in range(1, config.window + 1):
         same = (users[gap:] == users[:-gap]) & (items[gap:] != items[:-gap])
         a, b = items[:-gap][same], items[gap:][same]
         weight = config.gap_decay ** (gap - 1) * fresh[gap:][same]
-        keys, sums = _accumulate(keys, sums, np.concatenate([a * n_items + b, b * n_items + a]), np.tile(weight, 2))
+        pairs.add(np.concatenate([a * n_items + b, b * n_items + a]), np.tile(weight, 2))
+    keys, sums = pairs.collected()
     return _nearest(keys // n_items, keys % n_items, sums, n_items, config)
 
 
-def _accumulate(
-    keys: NDArray[np.int64], sums: NDArray[np.float64], more: NDArray[np.int64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    merged, inverse = np.unique(np.concatenate([keys, more]), return_inverse=True)
-    total = np.bincount(inverse, weights=np.concatenate([sums, weights]), minlength=len(merged))
-    return merged, total.astype(np.float64)
+class _Pairs:
+    """Sums by pair key: one dense array for a small catalogue (counting), sorted keys for a large one (merging)."""
+
+    def __init__(self, n_items: int) -> None:
+        self._dense = np.zeros(n_items * n_items) if n_items <= _DENSE_BELOW else None
+        self._keys, self._sums = np.zeros(0, dtype=np.int64), np.zeros(0)
+
+    def add(self, keys: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+        if self._dense is not None:
+            self._dense += np.bincount(keys, weights=weights, minlength=len(self._dense))
+            return
+        self._keys, inverse = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
+        weights = np.concatenate([self._sums, weights])
+        self._sums = np.bincount(inverse, weights=weights, minlength=len(self._keys)).astype(np.float64)
+
+    def collected(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        if self._dense is None:
+            return self._keys, self._sums
+        keys = np.flatnonzero(self._dense)
+        return keys, self._dense[keys]
 
 
 def _nearest(

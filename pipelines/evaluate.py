@@ -156,14 +156,23 @@ def summarise(context: Context, stage: Stage, measured: Measured) -> dict[str, A
         name: paired(tables["funnel"]["ndcg@10"], tables[name]["ndcg@10"], seed=seed).as_dict() for name in SINGLE
     }
     return {
+        "title": f"Ranking quality on the last {stage.window_days:g} day(s) of {_source(context)}, "
+                 f"{len(measured.relevant):,} shoppers, whole catalogue of {len(context.history.items):,} items",
+        "command": "python -m pipelines.evaluate", "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "protocol": "temporal split, last window, full ranking, one request per shopper",
         "hardware": hardware(), "commit": commit(), "seed": seed, "data_version": context.meta.get("data_version"),
-        "source": context.meta.get("source"), "audit": _audit(stage, measured, tables), "rows": rows,
+        "source": context.meta.get("source"), "audit": _audit(stage, measured),
+        "rows": [row for row in rows if row["slice"] == "all"],
+        "slices": [row for row in rows if row["slice"] != "all"],
         "funnel_minus": against, "lists": _lists(context, stage, measured),
     }  # fmt: skip
 
 
-def _audit(stage: Stage, measured: Measured, tables: dict[str, dict[str, NDArray[np.float64]]]) -> dict[str, Any]:
+def _source(context: Context) -> str:
+    return "simulated history" if context.meta.get("source") == "simulator" else "imported history"
+
+
+def _audit(stage: Stage, measured: Measured) -> dict[str, Any]:
     def ndcg(ranks: dict[str, list[Ranks]]) -> dict[str, float]:
         return {name: round(float(per_shopper(r, ["ndcg@10"])["ndcg@10"].mean()), 5) for name, r in ranks.items()}
 
@@ -233,7 +242,7 @@ def _show(report: dict[str, Any]) -> None:
     table = Table(title=f"{report['audit']['shoppers']} shoppers, {report['protocol']}")
     for heading in ("model", "slice", *METRICS[:2], "funnel is ahead by (NDCG@10)"):
         table.add_column(heading)
-    for row in report["rows"]:
+    for row in report["rows"] + report["slices"]:
         cells = [f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in (row["metrics"][n] for n in METRICS[:2])]
         ahead = report["funnel_minus"].get(row["model"]) if row["slice"] == "all" else None
         shown = f"{ahead['mean']:+.4f} [{ahead['low']:+.4f}, {ahead['high']:+.4f}]" if ahead else ""
@@ -247,9 +256,8 @@ def _log(context: Context, stage: Stage, report: dict[str, Any]) -> None:
     registry = open_registry(context.settings.mlflow_uri, context.settings.home)
     with record(registry, context, "evaluate", stage, {"shoppers": report["audit"]["shoppers"]}) as run_:
         for row in report["rows"]:
-            if row["slice"] == "all":
-                model = row["model"].replace(" + ", "_with_")
-                run_.metrics({f"{model}.{m.replace('@', '_at_')}": v["mean"] for m, v in row["metrics"].items()})
+            model = row["model"].replace(" + ", "_with_")
+            run_.metrics({f"{model}.{m.replace('@', '_at_')}": v["mean"] for m, v in row["metrics"].items()})
         run_.file("evaluation.json", stage.path("evaluation.json"))
 
 

@@ -86,6 +86,6 @@ def _trees(context: Context, stage: Stage, name: str) -> list[Check]:
 
 def _quality(context: Context, stage: Stage, name: str) -> list[Check]:
     report = _report(context.stage("backtest"), "evaluation.json")
-    rows = {row["model"]: row["metrics"]["ndcg@10"]["mean"] for row in report["rows"] if row["slice"] == "all"}
+    rows = {row["model"]: row["metrics"]["ndcg@10"]["mean"] for row in report["rows"]}
     funnel, popular = rows["funnel"], rows["popularity"]
     return [Check("not below popularity", funnel >= popular, f"NDCG@10 {funnel:.4f} against {popular:.4f}")]

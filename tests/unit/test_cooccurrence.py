@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -31,14 +32,15 @@ def brute(users: np.ndarray, items: np.ndarray, times: np.ndarray, n: int, confi
     return sums / np.outer(mass, mass) ** config.power
 
 
-@given(st.integers(0, 10_000))
-def test_against_brute_force(seed: int) -> None:
+@given(st.integers(0, 10_000), st.booleans())
+def test_against_brute_force(seed: int, small: bool) -> None:
     rng = np.random.default_rng(seed)
     n, events = 12, int(rng.integers(0, 80))
     users, items = rng.integers(0, 6, events), rng.integers(0, n, events)
     times = NOW - rng.integers(0, 50, events) * DAY_MS
     config = CooccurrenceConfig(window=3, neighbours=n)
-    found, dense = build(users, items, times, n, NOW, config), np.zeros((n, n))
+    with patch("models.cooccurrence._DENSE_BELOW", n if small else 0):
+        found, dense = build(users, items, times, n, NOW, config), np.zeros((n, n))
     for a in range(n):
         keep = found.ids[a] >= 0
         dense[a, found.ids[a][keep]] = found.scores[a][keep]
