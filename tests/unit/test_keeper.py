@@ -1,0 +1,163 @@
+"""Published models are verified, warmed and swapped in one step; a damaged set is refused and the old one stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from adapters.model_server import InProcess
+from feature_repo.events import ItemListed
+from models.ranking_features import FEATURES, ITEM
+from services.recommender.keeper import Keeper
+from services.recommender.recommend import Recommender
+from services.recommender.rerank import RULES
+from services.recommender.sources import SOURCES
+from tests.unit.recommender_bundles import publish
+from tests.unit.recommender_world import BUDGETS, NOW, FakeShoppers, ask, catalogue_of, listed
+
+
+class FakeCatalogue:
+    def __init__(self, items: list[ItemListed]) -> None:
+        self.items = {item.item_id: item for item in items}
+        self.version = 1
+        self.ready = True
+
+    def get(self, item_id: str) -> ItemListed | None:
+        return self.items.get(item_id)
+
+    def snapshot(self) -> tuple[ItemListed, ...]:
+        return tuple(self.items.values())
+
+    def add(self, item: ItemListed) -> None:
+        self.items[item.item_id] = item
+        self.version += 1
+
+
+class FakeWindows:
+    ready = True
+    items: tuple[str, ...] = ("i5", "i3")
+
+    def row_of(self, item_id: str) -> int:
+        return self.items.index(item_id) if item_id in self.items else -1
+
+    def columns(self, now_ms: int) -> dict[str, Any]:
+        return {name: np.array([500.0, 300.0]) for name in ITEM}
+
+    def age_s(self) -> float:
+        return 0.5
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with capture_logs():
+        yield
+
+
+@pytest.fixture
+def catalogue() -> FakeCatalogue:
+    return FakeCatalogue(catalogue_of(60))
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, catalogue: FakeCatalogue) -> Keeper:
+    return Keeper(tmp_path / "published", catalogue, FakeWindows(), InProcess(), clock=lambda: NOW)
+
+
+def republish(tmp_path: Path, version: str, **changes: Any) -> None:
+    publish(tmp_path / "published", tmp_path / "scratch", version, **changes)
+
+
+def recommender_of(keeper: Keeper, models: InProcess) -> Recommender:
+    return Recommender(lambda: keeper.shelf, FakeShoppers(), models, SOURCES, RULES, keeper.in_stock, lambda: False,
+                       BUDGETS, "f" * 12)
+
+
+def test_before_anything_is_published_it_is_not_ready_and_says_what_to_do(keeper: Keeper) -> None:
+    keeper.tick()
+    assert "make demo" in keeper.missing()["models"]
+    assert keeper.shelf.table.sellable.sum() == 60
+
+
+def test_a_published_set_comes_into_use(tmp_path: Path, keeper: Keeper) -> None:
+    republish(tmp_path, "1")
+    keeper.tick()
+    assert keeper.missing() == {}
+    assert set(keeper.shelf.lineup.versions.values()) == {"1"}
+    assert keeper.shelf.lineup.complete
+
+
+async def test_a_swap_under_way_answers_whole_from_one_version(tmp_path: Path, keeper: Keeper) -> None:
+    republish(tmp_path, "1")
+    keeper.tick()
+    recommender = recommender_of(keeper, keeper._in_process)
+    first = await recommender.recommend(ask())
+    republish(tmp_path, "2", weight=-1.0)
+    keeper.tick()
+    second = await recommender.recommend(ask())
+    assert {first.model_versions["ranker"], second.model_versions["ranker"]} == {"1", "2"}
+    assert set(second.model_versions.values()) == {"2", "f" * 12}
+    assert first.degraded == second.degraded == ()
+    assert keeper._in_process.infer_now("ranker", "1", {"features": np.zeros((1, len(FEATURES)), np.float32)})
+
+
+@pytest.mark.parametrize("harm", ["torn", "swapped", "wrong encoder", "wrong features", "nan", "not json"])
+def test_a_damaged_set_is_refused_and_the_old_one_stays(tmp_path: Path, keeper: Keeper, harm: str) -> None:
+    republish(tmp_path, "1")
+    keeper.tick()
+    published = tmp_path / "published"
+    match harm:
+        case "wrong encoder":
+            republish(tmp_path, "2", encoder_version="1")
+        case "wrong features":
+            republish(tmp_path, "2", features=FEATURES[::-1])
+        case "nan":
+            republish(tmp_path, "2", weight=float("nan"))
+        case _:
+            republish(tmp_path, "2")
+            files = {"torn": "ranker/2/model.onnx", "swapped": "index/2/items.txt", "not json": "CURRENT.json"}
+            path = published / files[harm]
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    keeper.tick()
+    assert set(keeper.shelf.lineup.versions.values()) == {"1"}
+    assert keeper.notes()["refused_models"]
+    assert keeper.missing() == {}
+    republish(tmp_path, "3")
+    keeper.tick()
+    assert set(keeper.shelf.lineup.versions.values()) == {"3"}
+    assert keeper.notes() == {}
+
+
+def test_an_item_newer_than_the_index_gets_a_place_in_its_space(
+    tmp_path: Path, keeper: Keeper, catalogue: FakeCatalogue
+) -> None:
+    republish(tmp_path, "1")
+    keeper.tick()
+    assert keeper.shelf.row("fresh") == -1
+    catalogue.add(listed("fresh", age_hours=0.1, category="c2"))
+    keeper.tick()
+    row = keeper.shelf.row("fresh")
+    assert row == 60
+    assert keeper.shelf.new[row]
+    assert keeper.shelf.new_items.tolist() == [60]
+    embeddings = keeper.shelf.embeddings(np.array([3, row]))
+    assert embeddings is not None
+    np.testing.assert_array_equal(np.argmax(embeddings, axis=1), [3, 3])  # c2 is category 3, 1-based
+
+
+def test_item_windows_decide_what_is_trending(tmp_path: Path, keeper: Keeper) -> None:
+    republish(tmp_path, "1")
+    keeper.tick()
+    assert keeper.shelf.trending[:3].tolist() == [5, 3, 0]
+    assert keeper.shelf.activity["item_clicks_count_1h"][[5, 3, 7]].tolist() == [500.0, 300.0, 0.0]
+
+
+def test_stock_follows_the_live_catalogue(keeper: Keeper, catalogue: FakeCatalogue) -> None:
+    assert keeper.in_stock("i1")
+    catalogue.add(listed("i1", stock=0))
+    assert not keeper.in_stock("i1")
+    assert not keeper.in_stock("unheard-of")
