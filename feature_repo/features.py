@@ -1,10 +1,11 @@
 """Every feature, declared once with Feast's own objects. To add one, add one line to a view's `features`.
 
-`columns` says where a view's inputs come from: `topic[/exploded list field][:field or field*field]`. A feature is an
-aggregation of a column over windows of `windows.py`; it is named `{prefix}_{column}_{function}_{window}`. Feast keeps
-the declarations, owners and lineage; our own code computes them, because Feast's tiled aggregation cannot undo an
-extreme. Each view is one Feast value of bytes per key (packed tiles, see `tiles.py`), which an on-demand view merges
-into windows at the request's `now_ms`. Needs Feast: programs that serve read the compiled plan instead (`plan.py`).
+`columns` says where a view's inputs come from: `topic[/exploded list field][:field or field*field]`, or several of
+these apart by spaces. A feature is an aggregation of a column over windows of `windows.py`; it is named
+`{prefix}_{column}_{function}_{window}`. Feast keeps the declarations, owners and lineage; our own code computes them,
+because Feast's tiled aggregation cannot undo an extreme. Each view is one Feast value of bytes per key (packed tiles,
+see `tiles.py`), which an on-demand view merges into windows at the request's `now_ms`. Needs Feast: programs that serve
+read the compiled plan instead (`plan.py`).
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ user_activity = stream_view(
         "click_price": "shop.clicks:price_cents",
         "click_items": "shop.clicks:item_id",
         "click_categories": "shop.clicks:category",
+        "touched_items": "shop.clicks:item_id shop.orders/lines:item_id",
+        "touched_categories": "shop.clicks:category shop.orders/lines:category",
     },
     features=[
         over("feeds", "count", "1h 24h 7d"),
@@ -131,9 +134,9 @@ user_activity = stream_view(
         over("click_price", "max", "1h 24h 7d"),
         over("click_items", "distinct", "1h 24h 7d"),
         over("click_categories", "distinct", "24h 7d"),
-        newest("click_items", "user_last_item"),
-        newest("click_categories", "user_last_category"),
-        newest("click_items", "user_recent_items", k=20),
+        newest("touched_items", "user_last_item"),
+        newest("touched_categories", "user_last_category"),
+        newest("touched_items", "user_recent_items", k=20),
     ])
 
 item_activity = stream_view(

@@ -85,9 +85,9 @@ class Layout:
         return at, f"s{self.levels[at].slots.index(Slot(kind, feature.column))}"
 
     def _feed(self, topic: str, each: str) -> Feed:
-        mine = [c for c in self.view.columns if (c.topic, c.each) == (topic, each)]
-        fields = tuple(dict.fromkeys(c.fields for c in mine if c.fields))
-        index = {c.name: fields.index(c.fields) if c.fields else -1 for c in mine}
+        mine = {c.name: s.fields for c in self.view.columns for s in c.sources if (s.topic, s.each) == (topic, each)}
+        fields = tuple(dict.fromkeys(f for f in mine.values() if f))
+        index = {name: fields.index(f) if f else -1 for name, f in mine.items()}
         return Feed(
             topic, each, fields,
             tuple(tuple((i, s.kind, index[s.column]) for i, s in enumerate(lv.slots) if s.column in index)

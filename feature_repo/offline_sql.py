@@ -3,11 +3,12 @@
 An event counts in a window at time t exactly while  enter <= t < leave,  where for tiles of length g and a window W
     enter = max(arrival, tile start)          it has arrived and its tile is open
     leave = tile start + g + W                its tile has fallen out at the far end (never before it entered)
-So sums are differences of two running sums, each looked up with one ASOF join, and a distinct count is the same over the
-merged intervals of each value. Strictly before t (for training rows made from events): arrival and event time are below t.
+So sums are differences of two running sums, each looked up with one ASOF join, and a distinct count is the same over
+the merged intervals of each value. Strictly before t (for training rows made from events): arrival and event time are
+below t.
 
-Every statement reads the table `requests(rid, code, moment)` and the tables `facts_<feed>` made by `facts`, and yields its
-values in order of rid.
+Every statement reads the table `requests(rid, code, moment)` and the tables `facts_<feed>` made by `facts`, and yields
+its values in order of rid.
 """
 
 from __future__ import annotations
@@ -96,11 +97,24 @@ def extremes(table: str, window: Window, picks: Iterable[tuple[str, str]], stric
         SELECT {outer} FROM requests r LEFT JOIN m ON r.rid = m.rid ORDER BY r.rid"""  # noqa: S608
 
 
-def value_of(layout: Layout, feature: Feature) -> tuple[int, str]:
-    """(index of the feed, the value column of its facts; empty if rows are counted) of a feature's column."""
-    column = layout.view.column(feature.column)
-    at = layout.view.feeds.index((column.topic, column.each))
-    return at, f"v{layout.feeds[at].values.index(column.fields)}" if column.fields else ""
+def feeds_of(layout: Layout, feature: Feature) -> dict[int, str]:
+    """Index of each feed of a feature's column -> the value column of its facts; empty if rows are counted."""
+    found = {}
+    for source in layout.view.column(feature.column).sources:
+        at = layout.view.feeds.index((source.topic, source.each))
+        found[at] = f"v{layout.feeds[at].values.index(source.fields)}" if source.fields else ""
+    return found
+
+
+def relation(layout: Layout, feature: Feature) -> tuple[str, str]:
+    """(relation of facts, value column; empty if rows are counted) of a feature's column."""
+    feeds = feeds_of(layout, feature)
+    if len(feeds) == 1:
+        ((at, value),) = feeds.items()
+        return f"facts_{at}", value
+    parts = [f"SELECT code, event_time, arrival, {value or 1} AS value FROM facts_{at}"  # noqa: S608
+             for at, value in feeds.items()]
+    return f"({' UNION ALL '.join(parts)})", "value"
 
 
 def _enter(window: Window, strictly_before: bool) -> str:

@@ -5,7 +5,7 @@ SHA-256 is the version of the feature set.
 
     view      one value of packed tiles per entity key
     feed      how one event type becomes rows of that view: the topic and the list field that is exploded, if any
-    column    one input column of the view, taken from one feed
+    column    one input column of the view, taken from one feed or from several
     feature   one aggregation of one column over one window; `last` and `last_k` have no window
 """
 
@@ -26,10 +26,9 @@ WINDOWED: Final = frozenset({"count", "sum", "mean", "min", "max", "distinct"})
 ELEMENT_NAME: Final = {"item_ids": "item_id"}
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
+class Source(msgspec.Struct, frozen=True, kw_only=True):
     """`value`: empty (the row is counted), a field, or `a*b` of two fields. Fields of the exploded element win."""
 
-    name: str
     topic: str
     each: str = ""
     value: str = ""
@@ -37,6 +36,13 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fields(self) -> tuple[str, ...]:
         return tuple(self.value.split("*")) if self.value else ()
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """One input of a view, from one feed or from several."""
+
+    name: str
+    sources: tuple[Source, ...]
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +76,7 @@ class ViewPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             if (feature.function in WINDOWED) != (feature.window in WINDOWS):
                 raise ValueError(f"{feature.name}: {feature.function} over window {feature.window!r}; "
                                  f"windows are {', '.join(WINDOWS)}, last and last_k have none")
-            if feature.function not in ("count",) and not self.column(feature.column).value:
+            if feature.function not in ("count",) and not all(s.value for s in self.column(feature.column).sources):
                 raise ValueError(f"{feature.name}: {feature.function} needs a column with a value")
         if len({f.name for f in self.declared}) != len(self.declared):
             raise ValueError(f"{self.name}: two features have one name")
@@ -82,7 +88,7 @@ class ViewPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def feeds(self) -> tuple[tuple[str, str], ...]:
         """The distinct (topic, exploded field) pairs, in order of declaration."""
-        return tuple(dict.fromkeys((c.topic, c.each) for c in self.columns))
+        return tuple(dict.fromkeys((s.topic, s.each) for c in self.columns for s in c.sources))
 
     @property
     def rekeyed(self) -> bool:
@@ -129,7 +135,7 @@ class FeaturePlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def topics(self) -> tuple[str, ...]:
         """The topics that any view is fed from, sorted."""
-        return tuple(sorted({c.topic for v in self.declared_views for c in v.columns}))
+        return tuple(sorted({topic for v in self.declared_views for topic, _ in v.feeds}))
 
     def view(self, name: str) -> ViewPlan:
         return self.views[name]
@@ -139,8 +145,9 @@ def compile_view(name: str, entity: str, join_keys: tuple[str, ...], columns: di
                  aggregations: list[tuple[str, str, int, str]]) -> ViewPlan:
     """A view from its declaration.
 
-    `columns` maps a column to `topic[/exploded field][:value]`; an aggregation is (column, function, window in ms or 0,
-    feature name), where the function may be `last_<k>`. Raises ValueError on what cannot be computed.
+    `columns` maps a column to `topic[/exploded field][:value]`, or to several of these apart by spaces; an aggregation
+    is (column, function, window in ms or 0, feature name), where the function may be `last_<k>`. Raises ValueError on
+    what cannot be computed.
     """
     names = {w.length_ms: w.name for w in WINDOWS.values()}
     features = []
@@ -150,8 +157,11 @@ def compile_view(name: str, entity: str, join_keys: tuple[str, ...], columns: di
                          "window": names.get(window_ms, f"{window_ms} ms") if window_ms else "", "k": int(k or 0)})
     parsed = []
     for column, text in columns.items():
-        source, _, value = text.partition(":")
-        topic, _, each = source.partition("/")
-        parsed.append({"name": column, "topic": topic, "each": each, "value": value})
+        sources = []
+        for part in text.split():
+            source, _, value = part.partition(":")
+            topic, _, each = source.partition("/")
+            sources.append({"topic": topic, "each": each, "value": value})
+        parsed.append({"name": column, "sources": sources})
     return msgspec.convert({"name": name, "entity": entity, "join_keys": join_keys, "columns": parsed,
                             "declared": features}, ViewPlan)

@@ -1,7 +1,7 @@
 """Feature values as they were: point-in-time joins over the event lake, by the same definition as the online tiles.
 
-`features_at` answers any (entity key, time); the training set and the evaluation are built with it. `item_attributes_at`
-goes through Feast's own point-in-time join (DuckDB offline store).
+`features_at` answers any (entity key, time); the training set and the evaluation are built with it.
+`item_attributes_at` goes through Feast's own point-in-time join (DuckDB offline store).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from adapters import event_lake
@@ -22,6 +23,9 @@ from feature_repo.layout import Layout, layout_of
 from feature_repo.plan import Feature, FeaturePlan, ViewPlan
 from feature_repo.tiles import remember
 from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS, WINDOWS
+
+if TYPE_CHECKING:  # importing Feast takes seconds, and only its caller needs it
+    from feast import FeatureStore
 
 _LONGEST_MS = max(w.length_ms + w.tile_ms for w in WINDOWS.values())
 
@@ -42,8 +46,8 @@ def features_at(lake: Path, plan: FeaturePlan, view: str, keys: Mapping[str, np.
     with duckdb.connect(config={"threads": threads}) as base:
         _load_requests(base, of, keys, at_ms)
         layout = layout_of(of)
-        used = {offline_sql.value_of(layout, f)[0] for f in wanted}
-        forever = {offline_sql.value_of(layout, f)[0] for f in wanted if f.function.startswith("last")}
+        used = {at for f in wanted for at in offline_sql.feeds_of(layout, f)}
+        forever = {at for f in wanted if f.function.startswith("last") for at in offline_sql.feeds_of(layout, f)}
         for at in used:
             since = None if at in forever else int(at_ms.min()) - _LONGEST_MS - CLOCK_AHEAD_MS
             _load_facts(base, lake, of, layout, at, since, int(at_ms.max()) + CLOCK_AHEAD_MS + 1)
@@ -54,11 +58,25 @@ def features_at(lake: Path, plan: FeaturePlan, view: str, keys: Mapping[str, np.
 
 def recent_items_at(lake: Path, plan: FeaturePlan, user_ids: Sequence[str] | np.ndarray, at_ms: np.ndarray, k: int = 20,
                     *, strictly_before: bool = True) -> list[list[str]]:
-    """The at most `k` items that each user clicked last before each time, newest first; `k` up to the declared 20."""
+    """The at most `k` items that each user clicked or bought last before each time, newest first; `k` up to 20."""
     keys = {"user_id": np.asarray(user_ids, dtype=object)}
     found = features_at(lake, plan, "user_activity", keys, at_ms, strictly_before=strictly_before,
                         only=["user_recent_items"])["user_recent_items"]
     return [items[:k] for items in found]
+
+
+def item_attributes_at(store: FeatureStore, item_ids: Sequence[str] | np.ndarray, at_ms: np.ndarray
+                       ) -> dict[str, np.ndarray]:
+    """What the catalogue said of each item at each time, by Feast's point-in-time join; missing before it was listed.
+
+    Returns item_category and seller_id (object [n]), price_cents and listed_at (float64 [n], NaN where missing).
+    """
+    names = ("item_category", "seller_id", "price_cents", "listed_at")
+    asked = pd.DataFrame({"item_id": np.asarray(item_ids, dtype=object), "row": np.arange(len(at_ms)),
+                          "event_timestamp": pd.to_datetime(np.asarray(at_ms), unit="ms", utc=True)})
+    joined = store.get_historical_features(asked, [f"item_attributes:{n}" for n in names]).to_df().sort_values("row")
+    return {n: joined[n].to_numpy(dtype=object if n in names[:2] else np.float64, na_value=np.nan if n in names[2:]
+                                  else None) for n in names}
 
 
 def _load_requests(base: duckdb.DuckDBPyConnection, view: ViewPlan, keys: Mapping[str, np.ndarray], at_ms: np.ndarray
@@ -87,15 +105,15 @@ def _load_facts(base: duckdb.DuckDBPyConnection, lake: Path, view: ViewPlan, lay
 
 def _windows(base: duckdb.DuckDBPyConnection, layout: Layout, wanted: Sequence[Feature], strictly: bool
              ) -> dict[str, np.ndarray]:
-    groups: dict[tuple[int, str, str], list[Feature]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[Feature]] = defaultdict(list)
     for feature in wanted:
         if feature.window:
             kind = {"min": "extreme", "max": "extreme", "distinct": feature.name}.get(feature.function, "sum")
-            groups[offline_sql.value_of(layout, feature)[0], feature.window, kind].append(feature)
+            groups[offline_sql.relation(layout, feature)[0], feature.window, kind].append(feature)
     out: dict[str, np.ndarray] = {}
-    for (at, window_name, kind), members in groups.items():
-        table, window = f"facts_{at}", WINDOWS[window_name]
-        values = {f.name: offline_sql.value_of(layout, f)[1] for f in members}
+    for (table, window_name, kind), members in groups.items():
+        window = WINDOWS[window_name]
+        values = {f.name: offline_sql.relation(layout, f)[1] for f in members}
         if kind == "extreme":
             sql = offline_sql.extremes(table, window, [(f.function, values[f.name]) for f in members], strictly)
             rows = base.execute(sql).fetchnumpy()
@@ -132,9 +150,9 @@ def _plain(column: Any) -> np.ndarray:
 
 def _newest(base: duckdb.DuckDBPyConnection, layout: Layout, feature: Feature, strictly: bool) -> np.ndarray:
     """`last` and `last_k`: facts are played to each key in the order in which they became known."""
-    at, value = offline_sql.value_of(layout, feature)
+    table, value = offline_sql.relation(layout, feature)
     known = "greatest(arrival, event_time) + 1" if strictly else "arrival"
-    facts = base.execute(f"SELECT code, {known} AS known, event_time, {value} AS value FROM facts_{at} "  # noqa: S608
+    facts = base.execute(f"SELECT code, {known} AS known, event_time, {value} AS value FROM {table} "  # noqa: S608
                          f"WHERE {value} IS NOT NULL ORDER BY code, known").fetchall()
     requests = base.execute("SELECT code, moment, rid FROM requests ORDER BY code, moment").fetchall()
     many, k = feature.function == "last_k", feature.k or 1

@@ -1,4 +1,4 @@
-"""Features recomputed the slow, obvious way from plain dictionaries. Shares no code with the platform: it is the oracle.
+"""Features recomputed the slow, obvious way from plain dictionaries. It shares no code with the platform.
 
 An event is the JSON object of its payload plus `topic`, `arrival` (ms), `partition` and `offset`.
 """
@@ -31,6 +31,8 @@ def rows_of(event: dict[str, Any]) -> Iterable[tuple[str, tuple[str, ...], str, 
             yield prefix, key, "click_price", event["price_cents"]
         yield "user", (user,), "click_items", event["item_id"]
         yield "user", (user,), "click_categories", event["category"]
+        yield "user", (user,), "touched_items", event["item_id"]
+        yield "user", (user,), "touched_categories", event["category"]
         yield "item", (event["item_id"],), "clickers", user
     elif topic == "shop.carts":
         for prefix, key in (("user", (user,)), ("item", (event["item_id"],)), ("uc", (user, event["category"]))):
@@ -41,6 +43,8 @@ def rows_of(event: dict[str, Any]) -> Iterable[tuple[str, tuple[str, ...], str, 
             paid = line["price_cents"] * line["quantity"]
             yield "user", (user,), "order_lines", 1
             yield "user", (user,), "spend", paid
+            yield "user", (user,), "touched_items", line["item_id"]
+            yield "user", (user,), "touched_categories", line["category"]
             yield "uc", (user, line["category"]), "orders", 1
             yield "uc", (user, line["category"]), "spend", paid
             yield "item", (line["item_id"],), "orders", 1
@@ -68,7 +72,8 @@ def accepted(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def feature(name: str, key: tuple[str, ...], events: Iterable[dict[str, Any]], now: int) -> Any:
     """One feature at `now` from accepted events that had arrived by then."""
     prefix = name.split("_")[0]
-    last = {"user_last_item": "click_items", "user_last_category": "click_categories", "user_recent_items": "click_items"}
+    last = {"user_last_item": "touched_items", "user_last_category": "touched_categories",
+            "user_recent_items": "touched_items"}
     known = [e for e in events if e["arrival"] <= now]
     if name in last:
         found = sorted(((e["event_time"], v) for e in known for p, k, c, v in rows_of(e)
