@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from adapters import event_lake
 from adapters.catalogue import newest_states
@@ -272,3 +276,30 @@ def test_the_page_about_data_names_every_column_and_choice() -> None:
             assert f"`{column}`" in page, column
     for choice in (*TIME_UNITS, *PRICE_UNITS, *TYPES):
         assert choice in page, choice
+
+
+def test_a_file_from_a_spreadsheet_is_read(settings: Settings, folder: Path) -> None:
+    rows = "\r\n".join(",".join(f'"{cell}"' for cell in row) for row in clicks())
+    folder.mkdir()
+    (folder / "events.csv").write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    assert import_data(settings, folder)["counts"]["shop.clicks"] == 60
+
+
+def test_an_empty_file_is_refused(settings: Settings, folder: Path) -> None:
+    write(folder / "events.csv", [])
+    with pytest.raises(BadInput, match=r"events\.csv"):
+        import_data(settings, folder)
+
+
+cells = st.text(st.characters(exclude_characters='\r\n"', exclude_categories=("Cs",)), max_size=12)
+
+
+@given(st.lists(st.lists(cells, min_size=1, max_size=4), max_size=12))
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_whatever_the_rows_are_none_is_lost(rows: list[list[str]]) -> None:
+    with TemporaryDirectory() as home:
+        folder = Path(home) / "data"
+        kept = [row for row in rows if any(row)]  # a line of nothing is no row
+        write(folder / "events.csv", [*clicks(), *kept])
+        meta = import_data(Settings(home=Path(home) / "home", _env_file=None), folder)  # type: ignore[call-arg]
+        assert meta["rows"]["taken"] + sum(meta["rows"]["quarantined"].values()) == 60 + len(kept)
