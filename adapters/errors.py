@@ -33,23 +33,33 @@ class MinimartError(Exception):
 
 
 class BadInput(MinimartError):
-    status, handling, title = 422, "dead-letter", "Invalid input"
+    status = 422
+    handling: Handling = "dead-letter"
+    title = "Invalid input"
 
 
 class NotFound(BadInput):
-    status, handling, title = 404, "drop", "Not found"
+    status = 404
+    handling: Handling = "drop"
+    title = "Not found"
 
 
 class TooLarge(BadInput):
-    status, handling, title = 413, "dead-letter", "Too large"
+    status = 413
+    handling: Handling = "dead-letter"
+    title = "Too large"
 
 
 class Unavailable(MinimartError):
-    status, handling, title = 503, "retry", "A dependency is unavailable"
+    status = 503
+    handling: Handling = "retry"
+    title = "A dependency is unavailable"
 
 
 class Overloaded(Unavailable):
-    status, handling, title = 429, "retry", "Too many requests"
+    status = 429
+    handling: Handling = "retry"
+    title = "Too many requests"
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)
@@ -57,8 +67,12 @@ class Overloaded(Unavailable):
 
 
 class Corrupt(MinimartError):
-    status, handling, title = 503, "drop", "An artifact is corrupt"
+    status = 503
+    handling: Handling = "drop"
+    title = "An artifact is corrupt"
 
 
 class Misconfigured(MinimartError):
-    status, handling, title = 500, "drop", "Misconfigured"
+    status = 500
+    handling: Handling = "drop"
+    title = "Misconfigured"
