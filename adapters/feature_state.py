@@ -101,7 +101,7 @@ class FeatureState:
         """Packed tiles of (view, key) pairs, in order."""
         pipe = self._client.pipeline(transaction=False)
         for view, key in wanted:
-            pipe.hget(self._key(view, key), feast_redis.field(view, "tiles"))
+            pipe.hget(self._key(view, key), self._field(view))
         with self._translated():
             return [feast_redis.bytes_of(message) for message in pipe.execute()]
 
@@ -194,6 +194,9 @@ class FeatureState:
     def _key(self, view: str, key: Key) -> bytes:
         return feast_redis.redis_key(self._plan.project, self._plan.view(view).join_keys, key)
 
+    def _field(self, view: str) -> bytes:
+        return feast_redis.field(view, self._plan.view(view).stored)
+
     def _load_seen(self, topic: str, partition: int, newest: int) -> dict[int, int]:
         seen: dict[int, int] = {}
         names = _seen_keys(topic, partition, newest)
@@ -219,7 +222,7 @@ class FeatureState:
         stamp = feast_redis.timestamp(now_ms)
         touched: dict[str, dict[str, int]] = {}
         for (view, key), packed in states.items():
-            pipe.hset(self._key(view, key), mapping={feast_redis.field(view, "tiles"): feast_redis.value(packed),
+            pipe.hset(self._key(view, key), mapping={self._field(view): feast_redis.value(packed),
                                                      feast_redis.time_field(view): stamp})
             if self._plan.view(view).rekeyed:
                 touched.setdefault(view, {})["\x1f".join(key)] = now_ms

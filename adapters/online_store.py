@@ -61,7 +61,8 @@ class OnlineStore:
     async def read_many(self, asked: Sequence[tuple[str, Sequence[Key]]]) -> list[list[bytes | None]]:
         pipe = self._client.pipeline(transaction=False)
         for name, keys in asked:
-            view, field = self._plan.view(name), feast_redis.field(name, "tiles")
+            view = self._plan.view(name)
+            field = feast_redis.field(name, view.stored)
             for key in keys:
                 pipe.hget(feast_redis.redis_key(self._plan.project, view.join_keys, key), field)
         try:
@@ -177,7 +178,7 @@ class ItemSnapshot:
         return changed
 
     def _read_chunk(self, items: list[str]) -> list[int]:
-        field = feast_redis.field(self._view.name, "tiles")
+        field = feast_redis.field(self._view.name, self._view.stored)
         pipe = self._client.pipeline(transaction=False)
         for item in items:
             pipe.hget(feast_redis.redis_key(self._project, self._view.join_keys, (item,)), field)

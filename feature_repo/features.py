@@ -50,7 +50,8 @@ def stream_view(name: str, entities: list[Entity], prefix: str, *, description: 
         a.name = a.name or f"{prefix}_{a.column}_{a.function}_{_window(a)}"
     batch = FileSource(name=f"{name}_history", path=f"history/{name}.parquet", timestamp_field="event_timestamp")
     return StreamFeatureView(
-        name=name, entities=entities, schema=[Field(name="tiles", dtype=Bytes)], aggregations=flat, tags=columns,
+        name=name, entities=entities, schema=[Field(name=f"{name}_tiles", dtype=Bytes)], aggregations=flat,
+        tags=columns,
         source=PushSource(name=f"{name}_stream", batch_source=batch), timestamp_field="event_timestamp", mode="python",
         ttl=timedelta(0), online=True, owner="features", description=description)
 

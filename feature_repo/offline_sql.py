@@ -92,8 +92,8 @@ def extremes(table: str, window: Window, picks: Iterable[tuple[str, str]], stric
     outer = ", ".join(f"coalesce(m.w{i}, 'nan'::DOUBLE)::DOUBLE AS w{i}" for i, _ in enumerate(picks))
     return f"""
         WITH f AS (SELECT *, {enter} AS enter, {leave} AS leave FROM {table}),
-        m AS (SELECT r.rid, {chosen} FROM requests r JOIN f ON r.code = f.code AND r.moment >= f.enter AND r.moment < f.leave
-              GROUP BY r.rid)
+        m AS (SELECT r.rid, {chosen} FROM requests r
+              JOIN f ON r.code = f.code AND r.moment >= f.enter AND r.moment < f.leave GROUP BY r.rid)
         SELECT {outer} FROM requests r LEFT JOIN m ON r.rid = m.rid ORDER BY r.rid"""  # noqa: S608
 
 

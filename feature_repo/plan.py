@@ -95,6 +95,11 @@ class ViewPlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Whether its rows travel to the partition of their own key; shopper events are keyed by user_id."""
         return self.join_keys[0] != "user_id"
 
+    @property
+    def stored(self) -> str:
+        """The name of the one stored value, the packed tiles; distinct, because a service may join several views."""
+        return f"{self.name}_tiles"
+
     def column(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
 

@@ -145,12 +145,12 @@ def _view_of(view_json: str) -> ViewPlan:
 
 
 def request_windows(view_json: str, inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """What Feast's on-demand views call: `tiles` (packed bytes) and `now_ms` per row -> every feature per row.
+    """What Feast's on-demand views call: packed tiles and `now_ms` per row -> every feature per row.
 
     Feast has no missing text: `last` without a value is "" here.
     """
     view = _view_of(view_json)
-    pairs = zip(inputs["tiles"], inputs["now_ms"], strict=True)
+    pairs = zip(inputs[view.stored], inputs["now_ms"], strict=True)
     rows = [windows(view, packed, int(now or 0)) for packed, now in pairs]
     missing = {f.name: "" for f in view.declared if f.function == "last"}
     return {name: [row[name] if row[name] is not None else missing[name] for row in rows] for name in view.features}

@@ -1,0 +1,121 @@
+"""Feast's own SDK reads what we write: the same keys, the same values, the same windows; and joins the item history."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from feast import FeatureStore
+
+from adapters import event_lake, feast_redis
+from adapters.online_store import ItemSnapshot, OnlineStore
+from feature_repo import events, tiles
+from feature_repo.plan import FeaturePlan
+from pipelines import apply_features, materialize, point_in_time
+from settings import Settings
+
+NOW = int(time.time() * 1000)
+DAY = 86_400_000
+N = 3_000
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Settings:
+    """A seeded home whose features are registered and materialised."""
+    home = tmp_path_factory.mktemp("feast")
+    found = Settings(home=home, redis_url=redis_url.replace("/0", "/7"))
+    rng = np.random.default_rng(4)
+    times = np.sort(NOW - 60_000 - rng.integers(0, 9 * DAY, N))
+    clicks = pa.table({
+        "event_id": [f"e{i}" for i in range(N)], "event_time": times,
+        "user_id": [f"u{i}" for i in rng.integers(0, 40, N)],
+        "item_id": [f"i{i}" for i in rng.integers(0, 30, N)], "category": [f"c{i}" for i in rng.integers(0, 4, N)],
+        "price_cents": rng.integers(1, 10_000, N)})
+    event_lake.write_import(found.lake, "shop.clicks", clicks, 0)
+    items = [{"event_id": f"l{i}-{v}", "event_time": NOW - (9 - 4 * v) * DAY, "item_id": f"i{i}", "title": "t",
+              "category": f"c{i % 4}", "price_cents": 100 + i + 1000 * v, "seller_id": "s", "listed_at": NOW - 9 * DAY,
+              "stock": 5, "adult": False, "promoted": False} for i in range(30) for v in range(2)]
+    event_lake.write_import(found.lake, events.ItemListed.topic, pa.Table.from_pylist(items), 0)
+    apply_features.apply(found)
+    materialize.materialize(found, NOW)
+    return found
+
+
+@pytest.fixture(scope="module")
+def store(settings: Settings) -> FeatureStore:
+    """A store that knows only what lies in the registry."""
+    return FeatureStore(repo_path=str(settings.features))
+
+
+def plan_of(settings: Settings) -> FeaturePlan:
+    return FeaturePlan.load(settings.features / "plan.json")
+
+
+def test_the_plan_of_the_unit_tests_is_the_declared_one(settings: Settings) -> None:
+    assert (settings.features / "plan.json").read_bytes() == (Path(__file__).parents[1] / "plan.json").read_bytes()
+
+
+@pytest.mark.parametrize(("service", "view", "join_keys"), [
+    ("shopper_profile", "user_activity", ("user_id",)),
+    ("item_profile", "item_activity", ("item_id",)),
+    ("ranking", "user_category_activity", ("user_id", "category")),
+])
+async def test_feast_and_we_read_the_same_windows(settings: Settings, store: FeatureStore, service: str, view: str,
+                                                  join_keys: tuple[str, ...]) -> None:
+    plan = plan_of(settings)
+    keys = [*((f"u{i}", f"c{i % 4}", f"i{i}") for i in range(12)), ("u3", "c3", "i3"), ("nobody", "none", "no")]
+    rows = [{"user_id": u, "category": c, "item_id": i, "now_ms": NOW} for u, c, i in keys]
+    wanted = {"user_id", "category", "item_id", "now_ms"} if service == "ranking" else {*join_keys, "now_ms"}
+    theirs = store.get_online_features(features=store.get_feature_service(service),
+                                       entity_rows=[{k: r[k] for k in wanted} for r in rows]).to_dict()
+    ours = OnlineStore(settings.redis, plan, timeout_ms=2_000)
+    packed = await ours.read(view, [tuple(str(r[k]) for k in join_keys) for r in rows])
+    await ours.close()
+    assert sum(p is not None for p in packed) >= 12
+    for row, blob in enumerate(packed):
+        for name, value in tiles.windows(plan.view(view), blob, NOW).items():
+            told = theirs[name][row]
+            if isinstance(value, float) and math.isnan(value):
+                assert told is None or math.isnan(told)
+            elif value is None:
+                assert told in (None, "")
+            else:
+                assert (list(told or []) if isinstance(value, list) else told) == value, (name, rows[row])
+
+
+def test_materialised_tiles_equal_the_offline_join(settings: Settings) -> None:
+    plan = plan_of(settings)
+    users = np.array([f"u{i}" for i in range(40)], dtype=object)
+    offline = point_in_time.features_at(settings.lake, plan, "user_activity", {"user_id": users}, np.full(40, NOW))
+    snapshot = ItemSnapshot(settings.redis, plan)
+    assert snapshot.refresh(NOW) == 30
+    assert snapshot.refresh(NOW) == 0
+    columns = snapshot.columns(NOW)
+    items = np.array(snapshot.items, dtype=object)
+    of_items = point_in_time.features_at(settings.lake, plan, "item_activity", {"item_id": items}, np.full(30, NOW))
+    for name, column in of_items.items():
+        np.testing.assert_allclose(columns[name], column, rtol=1e-9)
+    assert offline["user_clicks_count_7d"].sum() == of_items["item_clicks_count_7d"].sum()
+    snapshot.close()
+
+
+def test_item_attributes_come_through_feast_point_in_time(settings: Settings, store: FeatureStore) -> None:
+    at = np.array([NOW - 20 * DAY, NOW - 7 * DAY, NOW])
+    found = point_in_time.item_attributes_at(store, ["i5", "i5", "i5"], at)
+    assert found["price_cents"][1:].tolist() == [105.0, 1105.0]
+    assert math.isnan(found["price_cents"][0])
+    online = store.get_online_features(["item_attributes:price_cents", "item_attributes:item_category"],
+                                       [{"item_id": "i5"}]).to_dict()
+    assert online["price_cents"] == [1105]
+    assert online["item_category"] == ["c1"]
+
+
+def test_value_messages_read_back() -> None:
+    for blob in (b"", b"x", b"y" * 200, b"z" * 100_000):
+        assert feast_redis.bytes_of(feast_redis.value(blob)) == blob
+    assert feast_redis.bytes_of(feast_redis.value("text")) is None
+    assert feast_redis.bytes_of(None) is None
