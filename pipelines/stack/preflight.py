@@ -17,14 +17,15 @@ from pipelines.stack.parts import Part
 from settings import Settings
 
 STATE_VERSION = 1  # of what lies under home; raised when an older home cannot be read any more
+STATE = ("kafka", "redis", "mlflow", "published")  # folders that only a platform writes
 DISK_NEEDED = 2 << 30
 MEMORY_NEEDED = 4 << 30
 
 
 def check_state(home: Path) -> None:
-    """Refuse a home that another version of the platform wrote; mark an empty one as ours."""
+    """Refuse a home that another version of the platform wrote; mark a new one as ours."""
     file = home / "VERSION"
-    if not home.exists() or not any(home.iterdir()):
+    if not file.exists() and not any((home / folder).exists() for folder in STATE):
         home.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{STATE_VERSION}\n")
         return

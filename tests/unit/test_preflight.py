@@ -42,9 +42,15 @@ def test_an_empty_home_is_marked_and_accepted_again(tmp_path: Path) -> None:
     preflight.check_state(tmp_path / "home")
 
 
+def test_a_folder_with_a_seeded_lake_only_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    preflight.check_state(tmp_path)
+    assert (tmp_path / "VERSION").exists()
+
+
 @pytest.mark.parametrize("found", ["0", "2", None])
 def test_state_of_another_version_is_refused_with_the_fix(tmp_path: Path, found: str | None) -> None:
-    (tmp_path / "lake").mkdir()
+    (tmp_path / "kafka").mkdir()
     if found:
         (tmp_path / "VERSION").write_text(f"{found}\n")
     with pytest.raises(Misconfigured, match=f"version {found or 'none'}.*make reset.*MINIMART_HOME"):
