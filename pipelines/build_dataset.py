@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ from pipelines.history import Feeds, History, Ints, load_feeds
 from pipelines.stages import STAGES, Context, Stage, open_context
 
 MOST_REQUESTS: Final = 2500
-TOP_OF_SOURCE: Final = 12
-RANDOM_ROWS: Final = 40
+OTHERS: Final = 100
 
 
 def run(context: Context, stage: Stage) -> None:
@@ -74,7 +73,7 @@ def _rows(retrieval: Retrieval, feeds: Feeds, until_ms: int, seed: int) -> tuple
         position = np.zeros(len(found.rows), dtype=np.int64)
         for item, place in shown.get(request, {}).items():
             position[found.rows == item] = place
-        keep = _chosen(found.retrieval, label, position, np.random.default_rng([seed, request]))
+        keep = _chosen(label, np.random.default_rng([seed, request]))
         features.append(retrieval.features(request, found)[keep])
         labels.append(label[keep])
         positions.append(position[keep])
@@ -130,14 +129,13 @@ def _shown(requests: Requests, feeds: Feeds) -> dict[int, dict[int, int]]:
     return shown
 
 
-def _chosen(columns: dict[str, NDArray[Any]], label: Ints, position: Ints, rng: np.random.Generator) -> Ints:
-    """All that was touched or shown, the top of each source (the hard negatives) and some of the rest."""
-    keep = (label > 0) | (position > 0)
-    for name, column in columns.items():
-        if name.endswith("_rank"):
-            keep |= np.nan_to_num(column, nan=np.inf) <= TOP_OF_SOURCE
-    rest = np.flatnonzero(~keep)
-    keep[rng.permutation(rest)[:RANDOM_ROWS]] = True
+def _chosen(label: Ints, rng: np.random.Generator) -> Ints:
+    """All that was touched and a uniform sample of the rest.
+
+    Uniform, because any preference (for the top of a source, say) would teach that those candidates fail more often.
+    """
+    keep = label > 0
+    keep[rng.permutation(np.flatnonzero(~keep))[:OTHERS]] = True
     return np.flatnonzero(keep)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.errors import Misconfigured
 from feature_repo.plan import FeaturePlan
 from models.ann_index import AnnIndex
 from models.cooccurrence import Cooccurrence
@@ -73,12 +74,20 @@ def requests_in(history: History, feeds: Feeds, moments: Ints, until_ms: int) ->
     return Requests(pairs % len(history.users), moments[at], at, moments, device[chosen])
 
 
+def _plan(context: Context) -> FeaturePlan:
+    path = context.settings.features / "plan.json"
+    try:
+        return FeaturePlan.load(path)
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"{path}: {error}; compile it with python -m pipelines.apply_features") from None
+
+
 class Retrieval:
     """A stage's models answering requests in a later window."""
 
     def __init__(self, context: Context, stage: Stage, requests: Requests) -> None:
         self.history, self.requests = context.history, requests
-        self.plan = FeaturePlan.load(context.settings.features / "plan.json")
+        self.plan = _plan(context)
         self._join(context, stage)
         model, n_items = load_model(stage, self.history), self.history.counts_at(stage.until_ms)[1]
         self.recent = self.history.recent.before(requests.user, requests.time_ms)

@@ -84,15 +84,19 @@ class History:
 
     @cached_property
     def recent(self) -> Recent:
-        keep = self.positives
-        return Recent(self.user[keep], self.time_ms[keep], self.item[keep])
+        keep = self.kind != CART  # clicks and order lines, as the stream feature `user_recent_items` has it
+        by_name = np.argsort(np.argsort(self.items))
+        return Recent(self.user[keep], self.time_ms[keep], self.item[keep], by_name)
 
 
 class Recent:
-    """Each shopper's touched items by time, for "the 20 newest before t", exactly as the stream feature keeps them."""
+    """Each shopper's touched items by time, for "the 20 newest before t", exactly as the stream feature keeps them.
 
-    def __init__(self, user: Ints, time_ms: Ints, item: Ints) -> None:
-        order = np.lexsort((time_ms, user))
+    Items of the same millisecond are in order of their ids (`by_name` [N] is each item's place in that order).
+    """
+
+    def __init__(self, user: Ints, time_ms: Ints, item: Ints, by_name: Ints) -> None:
+        order = np.lexsort((by_name[item], time_ms, user))
         self._key, self._user, self._item = user[order] * _SHIFT + time_ms[order], user[order], item[order]
 
     def before(self, user: Ints, time_ms: Ints) -> Ints:

@@ -11,10 +11,12 @@ import pytest
 
 from adapters.event_lake import scan, write_import
 from feature_repo.events import OrderPlaced, ProductAddedToCart, ProductClicked, ProductsShown
+from feature_repo.plan import FeaturePlan
 from pipelines import build_cooccurrence, build_index, train_two_tower
 from pipelines.apply_features import compile_plan
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
-from pipelines.history import load_feeds, load_history
+from pipelines.history import CART, load_feeds, load_history
+from pipelines.point_in_time import recent_items_at
 from pipelines.seed_history import seed
 from pipelines.stages import Context, Stage
 from settings import Settings
@@ -105,12 +107,13 @@ def test_an_earlier_vocabulary_is_a_prefix(original: Context) -> None:
 
 def test_recent_items_are_strictly_earlier(original: Context) -> None:
     history = original.history
-    chosen = np.random.default_rng(0).choice(np.flatnonzero(history.positives), 50, replace=False)
+    remembered = history.kind != CART
+    chosen = np.random.default_rng(0).choice(np.flatnonzero(remembered), 50, replace=False)
     found = history.recent.before(history.user[chosen], history.time_ms[chosen])
     for row, place in zip(found, chosen, strict=True):
-        mine = history.positives & (history.user == history.user[place]) & (history.time_ms < history.time_ms[place])
-        expected = history.item[mine][::-1][:20].tolist()
-        assert sorted(row[row >= 0].tolist()) == sorted(expected)
+        mine = remembered & (history.user == history.user[place]) & (history.time_ms < history.time_ms[place])
+        facts = sorted(zip(history.time_ms[mine], history.items[history.item[mine]], strict=True), reverse=True)
+        assert history.items[row[row >= 0]].tolist() == [name for _, name in facts[:20]]
 
 
 def test_requests_are_before_what_made_them(original: Context) -> None:
@@ -124,3 +127,13 @@ def test_requests_are_before_what_made_them(original: Context) -> None:
     moment = np.searchsorted(asked.moments, history.time_ms[late], side="right") - 1
     assert set(zip(history.user[late].tolist(), moment.tolist(), strict=True)) <= pairs
     assert (asked.time_ms == asked.moments[asked.moment]).all()
+
+
+def test_recent_items_equal_the_point_in_time_feature(original: Context) -> None:
+    history = original.history
+    plan = FeaturePlan.load(original.settings.features / "plan.json")
+    users = np.random.default_rng(1).integers(0, len(history.users), 30)
+    at = np.full(30, history.as_of_ms - original.window_ms)
+    found = history.recent.before(users, at)
+    expected = recent_items_at(original.settings.lake, plan, history.users[users], at)
+    assert [history.items[row[row >= 0]].tolist() for row in found] == expected
