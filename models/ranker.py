@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 @dataclass(frozen=True)
 class RankerConfig:
     trees: int = 300
-    leaves: int = 31
+    leaves: int = 15
     depth: int = -1
-    learning_rate: float = 0.06
-    min_rows_per_leaf: int = 60
+    learning_rate: float = 0.03
+    min_rows_per_leaf: int = 200
     feature_share: float = 0.7
     row_share: float = 0.8
     l2: float = 5.0
     top: int = 20
     """Pairs are weighted by what swapping them does to NDCG at this place."""
-    patience: int = 30
+    patience: int = 40
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class RankerConfig:
 
 
 RANKER: Final = RankerConfig()
-PRERANKER: Final = RankerConfig(trees=50, leaves=16, depth=4, learning_rate=0.15, top=200)
+PRERANKER: Final = RankerConfig(trees=50, leaves=16, depth=4, learning_rate=0.1, top=200)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.history import Feeds, History, Ints, load_feeds
 from pipelines.stages import STAGES, Context, Stage, open_context
 
-MOST_REQUESTS: Final = 2500
+MOST_REQUESTS: Final = 3000
 OTHERS: Final = 100
 
 

@@ -36,7 +36,7 @@ def test_learns_and_exports_exactly() -> None:
 
 def test_position_bias_is_learned_apart() -> None:
     rows = planted(1500, 3, biased=True)
-    config = RankerConfig(trees=60, leaves=8, learning_rate=0.1)
+    config = RankerConfig(trees=60, leaves=8, learning_rate=0.1, min_rows_per_leaf=60)
     aware = refit_on_all(rows, 60, config, NAMES, threads=1)
     unaware = refit_on_all(RankingRows(rows.features, rows.labels, rows.groups), 60, config, NAMES, threads=1)
     assert importance(aware)["f1"] < 0.6 * importance(unaware)["f1"]
