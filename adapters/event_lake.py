@@ -1,7 +1,7 @@
 """The event lake: Parquet files by topic, arrival date and hour. The offline store and the truth after Kafka.
 
     <lake>/<topic>/date=YYYY-MM-DD/hour=HH/part-<partition>-<first offset>-<last offset>.parquet   from Kafka
-    <lake>/<topic>/date=YYYY-MM-DD/hour=00/import-<n>.parquet                                       seeded or imported
+    <lake>/<topic>/date=YYYY-MM-DD/hour=00/import-<n>[-30d].parquet                                 seeded or imported
 
 A file is written under another name, synced and renamed, so that it is there whole or not at all. Its name says which
 offsets it covers, poison included: where to go on after a crash is read from the names, and a file whose range lies
@@ -33,6 +33,8 @@ _PART: Final = re.compile(r"part-(\d+)-(\d+)-(\d+)\.parquet")
 _PLACE: Final = [pa.field("_partition", pa.int32()), pa.field("_offset", pa.int64()), pa.field("_arrival", pa.int64())]
 _PLAIN: Final[dict[Any, pa.DataType]] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 _IMPORTED: Final = -1
+_MANY_DAYS: Final = 120
+_MONTH_MS: Final = 30 * DAY_MS
 
 
 class Part(NamedTuple):
@@ -86,7 +88,9 @@ def write_part(lake: Path, topic: str, partition: int, first: int, last: int, ho
 
 
 def write_import(lake: Path, topic: str, table: pa.Table, n: int) -> list[Path]:
-    """Write imported or seeded events, one file a day of event_time; writing (topic, n) again replaces those days.
+    """Write imported or seeded events, one file a day of event_time (30 days a file when the history is long).
+
+    Writing the same table as (topic, n) again replaces its files.
 
     `table` has the event's own columns; `type`, `version` and missing optional columns are filled in. Raises
     pa.ArrowInvalid when a column has the wrong type.
@@ -104,11 +108,14 @@ def write_import(lake: Path, topic: str, table: pa.Table, n: int) -> list[Path]:
         else:
             columns.append(pa.repeat(pa.scalar(constant.get(field.name), field.type), rows))
     full = pa.Table.from_arrays(columns, schema=schema(topic))
-    day = pc.multiply(pc.divide(full["event_time"], DAY_MS), DAY_MS)
+    extent = pc.min_max(full["event_time"]).as_py()
+    long = rows > 0 and extent["max"] - extent["min"] > _MANY_DAYS * DAY_MS
+    span, name = (_MONTH_MS, f"import-{n}-30d.parquet") if long else (DAY_MS, f"import-{n}.parquet")
+    bucket = pc.multiply(pc.divide(full["event_time"], span), span)
     written = []
-    for start in sorted(pc.unique(day).to_pylist()):
-        path = _folder(lake, topic, start) / f"import-{n}.parquet"
-        _write(path, full.filter(pc.equal(day, start)).sort_by("event_time"))
+    for start in sorted(pc.unique(bucket).to_pylist()):
+        path = _folder(lake, topic, start) / name
+        _write(path, full.filter(pc.equal(bucket, start)).sort_by("event_time"))
         written.append(path)
     return written
 
@@ -136,11 +143,15 @@ def files(lake: Path, topic: str, since_ms: int | None = None, until_ms: int | N
     found: list[Path] = []
     for folder in sorted((lake / topic).glob("date=*/hour=*")):
         start = hour_of(folder)
-        imported = sorted(folder.glob("import-*.parquet"))
-        span = DAY_MS if imported else HOUR_MS
-        if (first is None or start + span > first) and (last is None or start <= last):
+        if last is not None and start > last:
+            continue
+        for path in sorted(folder.glob("import-*.parquet")):
+            span = _MONTH_MS if path.stem.endswith("-30d") else DAY_MS
+            if since_ms is None or start + span > since_ms:
+                found.append(path)
+        if first is None or start + HOUR_MS > first:
             live = _live(p for p in map(_part, folder.glob("part-*.parquet")) if p is not None)
-            found += imported + [p.path for p in live]
+            found += [p.path for p in live]
     return found
 
 

@@ -59,15 +59,18 @@ def apply(layout: Layout, state: State, feed: int, event_time: int, arrival: int
     ops = layout.feeds[feed]
     for at, level in enumerate(layout.levels):
         if ops.level_ops[at]:
-            _count(state.levels[at], level, ops.level_ops[at], event_time // level.tile_ms, values, n)
-            _prune(state.levels[at], level, state.arrival)
+            opened = _count(state.levels[at], level, ops.level_ops[at], event_time // level.tile_ms, values, n)
+            if opened:
+                _prune(state.levels[at], level, state.arrival)
     for at, value_at in ops.distinct_ops:
         value = values[value_at]
         if value is not None:
             slot, sketches = layout.distinct[at], state.distinct[at]
             tile = event_time // slot.tile_ms
-            sketches[tile] = distinct.add(sketches.get(tile) or bytearray(), distinct.hash64(value))
-            _prune_distinct(sketches, slot, state.arrival)
+            held = sketches.get(tile)
+            sketches[tile] = distinct.add(bytearray() if held is None else held, distinct.hash64(value))
+            if held is None:
+                _prune_distinct(sketches, slot, state.arrival)
     for at, value_at in ops.last_ops:
         value = values[value_at]
         if value is not None:
@@ -157,9 +160,11 @@ def request_windows(view_json: str, inputs: dict[str, list[Any]]) -> dict[str, l
 
 
 def _count(rows: bytearray, level: Level, ops: tuple[tuple[int, str, int], ...], tile: int,
-           values: Sequence[Value | None], n: int) -> None:
+           values: Sequence[Value | None], n: int) -> bool:
+    """Add to a tile's row; returns whether the row is new."""
     at = _find(rows, level.row.size, tile)
-    if at < 0:
+    opened = at < 0
+    if opened:
         at = ~at
         rows[at:at] = level.row.pack(tile, *level.empty)
     row = list(level.row.unpack_from(rows, at))
@@ -176,6 +181,7 @@ def _count(rows: bytearray, level: Level, ops: tuple[tuple[int, str, int], ...],
         else:
             row[slot + 1] = max(row[slot + 1], int(value))
     level.row.pack_into(rows, at, *row)
+    return opened
 
 
 def _find(rows: bytearray, size: int, tile: int) -> int:
@@ -206,9 +212,8 @@ def _prune(rows: bytearray, level: Level, arrival: int) -> None:
 
 def _prune_distinct(sketches: dict[int, bytearray], slot: DistinctSlot, arrival: int) -> None:
     oldest = (arrival - slot.keep_ms) // slot.tile_ms
-    if len(sketches) * slot.tile_ms > slot.keep_ms or min(sketches) < oldest:
-        for tile in [t for t in sketches if t < oldest]:
-            del sketches[tile]
+    for tile in [t for t in sketches if t < oldest]:
+        del sketches[tile]
 
 
 def remember(held: list[tuple[int, Value]], k: int, fact: tuple[int, Value], n: int) -> None:

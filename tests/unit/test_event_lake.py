@@ -115,3 +115,12 @@ def test_a_decision_is_found_by_its_request_id(tmp_path: Path) -> None:
 def test_an_empty_lake_answers_with_the_schema(tmp_path: Path) -> None:
     assert event_lake.scan(tmp_path, "shop.carts").schema.names == event_lake.schema("shop.carts").names
     assert event_lake.contiguous_ends(tmp_path, "shop.carts") == {}
+
+
+def test_years_of_history_make_few_files(tmp_path: Path) -> None:
+    n = 400
+    table = pa.table({"event_id": [f"e{i}" for i in range(n)], "event_time": [T0 + i * 24 * HOUR for i in range(n)],
+                      "user_id": ["u"] * n, "item_id": ["i"] * n, "category": ["c"] * n, "price_cents": [1] * n})
+    assert len(event_lake.write_import(tmp_path, "shop.clicks", table, 0)) <= 15
+    some = event_lake.scan(tmp_path, "shop.clicks", ["event_id"], T0 + 100 * 24 * HOUR, T0 + 103 * 24 * HOUR)
+    assert some["event_id"].to_pylist() == ["e100", "e101", "e102"]
