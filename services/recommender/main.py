@@ -32,6 +32,7 @@ from settings import Settings, load_settings
 NAME = "recommender"
 REDIS_TIMEOUT_MS = 25.0
 TRITON_SHARE = 0.7  # of the smallest model budget; the rest is for the same model in process
+KEEP_WARM_S = 2.0
 DECISIONS_SPOOLED = 2000  # records that may wait for Kafka, about 30 kB each
 
 
@@ -59,10 +60,12 @@ def build(settings: Settings) -> FastAPI:
         catalogue.start()
         windows.start()
         await asyncio.to_thread(keeper.tick)
-        await recommender.warm_up()
+        await recommender.warm_up(times=3)
         keeper.start()
+        warm = asyncio.create_task(_keep_warm(recommender))
         structlog.get_logger().info("started", port=settings.port(NAME), features=plan.version)
         yield
+        warm.cancel()
         keeper.close()
         windows.close()
         catalogue.close()
@@ -74,6 +77,13 @@ def build(settings: Settings) -> FastAPI:
     app = create_app(NAME, title="Minimart recommender", ready=keeper.missing, notes=keeper.notes, lifespan=lifespan)
     add_routes(app, recommender, log, clock=now_ms, most_in_flight=settings.recommender_in_flight)
     return app
+
+
+async def _keep_warm(recommender: Recommender) -> None:
+    """A dry request now and then: a lone shopper finds connections open, and breakers close without costing anyone."""
+    while True:
+        await asyncio.sleep(KEEP_WARM_S)
+        await recommender.warm_up(times=1)
 
 
 def now_ms() -> int:

@@ -41,9 +41,9 @@ class Recommender:
     budgets_ms: Mapping[Stage, float]
     feature_version: str
 
-    async def warm_up(self) -> None:
-        """Answer a few strangers for nobody: connections are made, libraries load what they load on first use."""
-        for i in range(3):
+    async def warm_up(self, times: int) -> None:
+        """Answer strangers for nobody: connections are made, libraries load what they load on first use."""
+        for i in range(times):
             with suppress(Unavailable):
                 await self.recommend(Ask(f"warm-up-{i}", f"warm-up-{i}", self.shelf().built_ms))
 
