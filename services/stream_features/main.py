@@ -46,18 +46,22 @@ def wait_for_plan(path: Path, stop: threading.Event) -> FeaturePlan | None:
 
 def build(settings: Settings, plan: FeaturePlan) -> Worker:
     """A worker that connects to nothing until it runs."""
+    publisher = KafkaPublisher(settings.kafka, client_id=SOURCE, linger_ms=0, max_buffer=200_000)
     return Worker(
-        plan, FeatureState(settings.redis, plan), KafkaPublisher(settings.kafka, client_id=SOURCE, linger_ms=0,
-                                                                 max_buffer=200_000),
-        bootstrap=settings.kafka, lake=settings.lake, partitions=settings.kafka_partitions,
-        instance=settings.stream_worker, crash=crash_at(settings.crash_point))
+        plan, FeatureState(settings.redis, plan), publisher, bootstrap=settings.kafka, lake=settings.lake,
+        partitions=settings.kafka_partitions, instance=settings.stream_worker, crash=crash_at(settings.crash_point),
+        outdated=lambda: FeaturePlan.load(plan_path(settings)).sha256 != plan.sha256)
+
+
+def plan_path(settings: Settings) -> Path:
+    return settings.features / "plan.json"
 
 
 def main() -> None:
     settings = load_settings()
     setup_logging(SOURCE, settings.log_level)
     stop = threading.Event()
-    path = settings.features / "plan.json"
+    path = plan_path(settings)
     status: dict[str, str] = {"plan": f"{path} is not there; run `python -m pipelines.apply_features`"}
     workers: list[Worker] = []
     server = side_server(SOURCE, settings.port("stream_features"), lambda: workers[0].status if workers else status,
@@ -70,10 +74,10 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    plan = wait_for_plan(path, stop)
-    if plan is not None:
-        workers.append(build(settings, plan))
+    gc.set_threshold(200_000, 20, 50)  # states live long: collecting them often costs a tenth of the throughput
+    while (plan := wait_for_plan(path, stop)) is not None:
+        workers[:] = [build(settings, plan)]
         structlog.get_logger().info("starting", feature_set=plan.version)
-        gc.set_threshold(200_000, 20, 50)  # states live long: collecting them often costs a tenth of the throughput
         workers[0].run()
+        workers[0].close()
     server.close()

@@ -21,7 +21,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import KafkaError
 from prometheus_client import Counter, Histogram
 
-from adapters.errors import Unavailable
+from adapters.errors import MinimartError, Unavailable
 from adapters.feature_rebuild import rebuild
 from adapters.feature_state import FeatureState, Fenced
 from adapters.kafka import KafkaPublisher, connect_consumer, to_record
@@ -41,14 +41,21 @@ REBUILDS = Counter("minimart_feature_rebuilds_total", "Times that the online sto
 _log = structlog.get_logger()
 
 
+class Outdated(MinimartError):
+    """The plan on disk is another one than this worker was built for."""
+
+    title = "Outdated"
+
+
 class Worker:
     """One stream worker. `run` returns after `stop`; `status` is empty while features are being kept fresh."""
 
     def __init__(self, plan: FeaturePlan, state: FeatureState, publisher: KafkaPublisher, *, bootstrap: str, lake: Path,
-                 partitions: int, instance: str, crash: Callable[[str], None] = lambda point: None) -> None:
+                 partitions: int, instance: str, crash: Callable[[str], None] = lambda point: None,
+                 outdated: Callable[[], bool] = lambda: False) -> None:
         self._engine = Engine(plan, partitions)
         self._state, self._publisher, self._bootstrap, self._lake = state, publisher, bootstrap, lake
-        self._instance, self._crash = instance, crash
+        self._instance, self._crash, self._outdated = instance, crash, outdated
         self._shards: dict[int, Shard] = {}
         self._newest = 0.0
         self._stop = threading.Event()
@@ -58,10 +65,13 @@ class Worker:
         self._stop.set()
 
     def run(self) -> None:
-        """Work until `stop`; every failure of a neighbour is waited out."""
+        """Work until `stop`, or until another plan is found to be in force; failures of neighbours are waited out."""
         while not self._stop.is_set():
             try:
                 self._session()
+            except Outdated as error:
+                _log.info("plan_changed", detail=error.detail)
+                return
             except Fenced as error:
                 COMMITS.labels("fenced").inc()
                 _log.warning("fenced", detail=error.detail)
@@ -76,6 +86,11 @@ class Worker:
                 self._stop.wait(0.5)
             finally:
                 self._shards.clear()
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._publisher.close()
+        self._state.close()
 
     def _session(self) -> None:
         """One membership of the consumer group, until something fails."""
@@ -118,6 +133,8 @@ class Worker:
             progress = self._state.load(partition)
             if progress is not None:
                 return Shard(self._engine, partition, token, progress)
+            if self._outdated():
+                raise Outdated("Redis was filled, and is read, by another feature set")
             self.status = {"online_store": "being rebuilt from the lake"}
             if not self._state.lock_rebuild(lock, REBUILD_LOCK_SECONDS):
                 if self._stop.wait(1.0):
