@@ -82,8 +82,7 @@ env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example
 
 lock: ## compile requirements/*.in again, with hashes and without index addresses
-	@$(BOOTSTRAP) dev
-	@$(PYTHON) deploy/native/lock.py
+	@$(PYTHON) deploy/native/lock.py $(ARGS)
 
 $(PLATFORM) $(TRAINING):
 	@$(BOOTSTRAP) platform training triton

@@ -6,7 +6,7 @@ versions, so that a test runs what production runs. Existing pins are kept; give
 
 import sys
 
-from bootstrap import ROOT, VENVS, run, suitable_python, uv_environment
+from bootstrap import ROOT, install_uv, run, suitable_python, uv_environment
 
 FLAGS = ["--quiet", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header"]
 SETS = {
@@ -21,10 +21,10 @@ SETS = {
 
 
 def main(arguments):
-    suitable_python()
+    uv = install_uv(suitable_python())
     environment = uv_environment()
     for name, flags in SETS.items():
-        compile_set = [str(VENVS / "uv" / "bin" / "uv"), "pip", "compile", f"{name}.in", "-o", f"{name}.txt"]
+        compile_set = [str(uv), "pip", "compile", f"{name}.in", "-o", f"{name}.txt"]
         run(f"{name}.txt", [*compile_set, *FLAGS, *flags, *arguments], environment, ROOT / "requirements")
     return 0
 
