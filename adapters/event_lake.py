@@ -163,14 +163,14 @@ def scan(lake: Path, topic: str, columns: Sequence[str] | None = None, since_ms:
     read = list(dict.fromkeys([*wanted, "event_time"]))
     for attempt in range(5):
         try:
-            tables = [pq.read_table(p, columns=read, partitioning=None) for p in files(lake, topic, since_ms, until_ms)]
+            tables = [_read(p, read) for p in files(lake, topic, since_ms, until_ms)]
             break
         except FileNotFoundError:  # a compaction replaced the file between listing and reading
             if attempt == 4:
                 raise
             time.sleep(0.05)
     empty = pa.schema([kind.field(name) for name in read]).empty_table()
-    table = pa.concat_tables([empty, *tables])
+    table = pa.concat_tables([empty, *tables], promote_options="default")
     if since_ms is not None:
         table = table.filter(pc.greater_equal(table["event_time"], since_ms))
     if until_ms is not None:
@@ -209,7 +209,7 @@ def compact(lake: Path, topic: str, *, at_least: int = 16) -> int:
         for partition in {p.partition for p in live}:
             mine = sorted((p for p in live if p.partition == partition), key=lambda p: p.first)
             if len(mine) >= at_least:
-                whole = pa.concat_tables([pq.read_table(p.path, partitioning=None) for p in mine])
+                whole = pa.concat_tables([_read(p.path, schema(topic).names) for p in mine], promote_options="default")
                 name = f"part-{partition}-{mine[0].first}-{mine[-1].last}.parquet"
                 _write(folder / name, whole)
                 for part in mine:
@@ -287,6 +287,12 @@ def _live(every: Iterable[Part]) -> list[Part]:
         if before is None or part.last > before.last:
             kept.append(part)
     return kept
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    """One file, without the cost of a dataset; a column that a file of an older schema lacks is left out."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=columns)
 
 
 def _write(path: Path, table: pa.Table) -> None:
