@@ -16,6 +16,7 @@ from tests.e2e.platform import Platform, wait_for
 
 FRESH_S = 2.0
 LAKE_S = 90.0
+WHOLE_S = 10.0  # a busy machine may make one stage late now and then
 
 
 def windows(platform: Platform, user_id: str) -> dict[str, Any]:
@@ -58,8 +59,11 @@ def test_one_click_travels_from_the_collector_into_the_next_decision(platform: P
     assert features["user_recent_items"] == [item_id]
     assert time.monotonic() - began < FRESH_S
 
-    after = platform.recommend(shopper)
-    assert after["degraded"] == []
+    def whole() -> dict[str, Any] | None:
+        answer = platform.recommend(shopper)
+        return answer if not answer["degraded"] else None
+
+    after = wait_for("an answer that is not degraded", whole, WHOLE_S)
     assert [i["item_id"] for i in after["items"]] != [i["item_id"] for i in feed["items"]]
     decision = wait_for("the decision", lambda: platform.decision(after["request_id"]), 3)
     assert decision["user_features"]["user_clicks_count_1h"] == 1
@@ -91,5 +95,5 @@ def test_the_same_click_again_changes_nothing(platform: Platform, shopper: str) 
 def test_make_walk_prints_every_hop(platform: Platform) -> None:
     done = platform.run("pipelines.walk")
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in ("shop.clicks", "partition", "offset", "request_id", "ranker"):
-        assert word in done.stdout.lower().replace("request id", "request_id"), done.stdout
+    for words in ("topic shop.clicks", "partition", "offset", "request ", "models: ", "ranker", "every hop was seen"):
+        assert words in done.stdout, done.stdout
