@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +29,8 @@ from pipelines.stages import Context, Stage, open_context
 PARITY: Final = 1e-4
 _MOST_QUESTIONS: Final = 2000
 _MOST_EXAMPLES: Final = 200_000
+_BUDGET: Final = 700_000
+"""Examples that training may see over all epochs: a small history is seen more often."""
 
 
 def run(context: Context, stage: Stage) -> None:
@@ -99,6 +102,7 @@ def _train(context: Context, stage: Stage, config: TwoTowerConfig, n_users: int,
     history, cut = context.history, stage.until_ms - stage.window_ms
     examples = examples_of(history, 0, cut)
     newest = np.arange(len(examples)) >= len(examples) - _MOST_EXAMPLES
+    config = replace(config, epochs=int(np.clip(_BUDGET // max(len(examples), 1), 3, 12)))
     identity = f"{context.meta.get('data_version')} {stage.until_ms} {config} {n_users} {len(examples)}"
     checkpoint = stage.path(f"two_tower/checkpoint-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pt")
     fitted = fit(
