@@ -70,6 +70,7 @@ def fits(page: sync_api.Page) -> None:
 def picture(page: sync_api.Page, platform: Platform, name: str) -> None:
     width = page.viewport_size["width"] if page.viewport_size else 0
     path: Path = platform.screenshots / f"{name}-{width}.png"
+    page.wait_for_timeout(400)  # until the drawer has slid in
     page.screenshot(path=str(path))
 
 
