@@ -66,3 +66,11 @@ def _taken(port: int) -> bool:
         except OSError:
             return True
     return False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test's time includes bringing the platform up."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.timeout(DEMO_SECONDS + 300))
