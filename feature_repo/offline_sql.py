@@ -67,10 +67,13 @@ def sums(table: str, window: Window, values: Iterable[str], strictly_before: boo
 
 
 def distinct(table: str, window: Window, value: str, strictly_before: bool) -> str:
-    """Per request the number of distinct values over the window, as w0: intervals of one value are merged first."""
+    """Per request the number of distinct values over the window, as w0: intervals of one value are merged first.
+
+    Equal intervals are made one before, or their order would differ between the two passes over them.
+    """
     enter, leave = _enter(window, strictly_before), _leave(window, strictly_before)
     return f"""
-        WITH spans AS (SELECT code, {value} AS value, {enter} AS enter, {leave} AS leave
+        WITH spans AS (SELECT DISTINCT code, {value} AS value, {enter} AS enter, {leave} AS leave
                        FROM {table} WHERE {value} IS NOT NULL),
         marked AS (SELECT *, enter > coalesce(max(leave) OVER (PARTITION BY code, value ORDER BY enter, leave
                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1) AS fresh FROM spans),
