@@ -21,7 +21,7 @@ from services.recommender.pool import PRERANKED, pool_of
 from services.recommender.rerank import Context, Rule, Slate, rerank
 from services.recommender.run import Run
 from services.recommender.scoring import ranking_rows
-from services.recommender.shelf import Shelf
+from services.recommender.shelf import Shelf, Table
 from services.recommender.shoppers import Shoppers
 from services.recommender.sources import Query, Source
 from services.recommender.terms import Ask, Decision, Placed, Pool, Rows, Scores, Shopper, Stage
@@ -54,7 +54,7 @@ class Recommender:
             raise Unavailable("the catalogue holds no product that can be bought; list items, then ask again")
         self._say_what_is_missing(run, shelf)
 
-        shopper = await run.stage("features", self._who(run, ask), Shopper(ask.user_id))
+        shopper = await run.stage("features", self._who(run, shelf, ask), Shopper(ask.user_id))
         query = await run.stage("retrieve", self._query(run, shelf, shopper), Query(shelf, shopper, None))
         pool = self._retrieve(run, query, ask.k)
         features = await run.stage("features", self._features(run, ask, query, pool), None)
@@ -90,9 +90,9 @@ class Recommender:
         if self.log_stalled():
             run.say("kafka_down")
 
-    async def _who(self, run: Run, ask: Ask) -> Shopper:
+    async def _who(self, run: Run, shelf: Shelf, ask: Ask) -> Shopper:
         try:
-            return await self.shoppers.who(ask.user_id, ask.now_ms)
+            return await self.shoppers.who(ask.user_id, shelf.table.categories, ask.now_ms)
         except Unavailable:
             run.say("redis_down")
             return Shopper(ask.user_id)
@@ -120,17 +120,23 @@ class Recommender:
             return pool_of(found, query.shelf, k)
 
     async def _features(self, run: Run, ask: Ask, query: Query, pool: Pool) -> NDArray[np.float32]:
-        table = query.shelf.table
-        codes, place = np.unique(table.category[pool.rows], return_inverse=True)
-        tastes: dict[str, Scores] = {}
-        if "redis_down" not in run.degraded:
-            try:
-                names = [table.categories[code] for code in codes]
-                per_category = await self.shoppers.tastes(ask.user_id, names, ask.now_ms)
-                tastes = {name: column[place] for name, column in per_category.items()}
-            except Unavailable:
-                run.say("redis_down")
+        table, known = query.shelf.table, query.shopper.tastes
+        if known is not None:
+            tastes = {name: column[table.category[pool.rows]] for name, column in known.items()}
+        elif "redis_down" in run.degraded:
+            tastes = {}
+        else:
+            tastes = await self._tastes(run, ask, table, pool)
         return ranking_rows(ask, query, pool, tastes)
+
+    async def _tastes(self, run: Run, ask: Ask, table: Table, pool: Pool) -> dict[str, Scores]:
+        codes, place = np.unique(table.category[pool.rows], return_inverse=True)
+        try:
+            columns = await self.shoppers.tastes(ask.user_id, [table.categories[code] for code in codes], ask.now_ms)
+        except Unavailable:
+            run.say("redis_down")
+            return {}
+        return {name: column[place] for name, column in columns.items()}
 
     async def _score(self, run: Run, shelf: Shelf, model: str, rows: NDArray[np.float32] | None) -> Scores:
         version = shelf.lineup.versions.get(model)

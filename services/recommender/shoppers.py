@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ from services.recommender.terms import Shopper
 
 USER_VIEW = "user_activity"
 TASTE_VIEW = "user_category_activity"
+FEW = 64  # categories whose tastes are read along with the shopper
 
 
 class Store(Protocol):
     """The part of the online store that is asked for here."""
 
-    async def read(self, view: str, keys: list[tuple[str, ...]]) -> list[bytes | None]:
-        """Packed tiles per key, None where there are none. Raises Unavailable when away or late."""
+    async def read_many(self, asked: Sequence[tuple[str, Sequence[tuple[str, ...]]]]) -> list[list[bytes | None]]:
+        """Packed tiles per (view, keys), None where there are none. Raises Unavailable when away or late."""
 
 
 class Shoppers:
@@ -33,26 +34,30 @@ class Shoppers:
         self._store, self._plan = store, plan
         self._breaker = breaker or Breaker(threshold=3, rest_s=0.5)
 
-    async def who(self, user_id: str, now_ms: int) -> Shopper:
-        """The shopper's windows and recent items."""
-        (packed,) = await self._guarded(lambda: self._store.read(USER_VIEW, [(user_id,)]))
+    async def who(self, user_id: str, categories: Sequence[str], now_ms: int) -> Shopper:
+        """The shopper's windows and recent items, and tastes where `categories` are few: one round trip."""
+        few = categories if len(categories) <= FEW else ()
+        (packed,), tiled = await self._guarded([(USER_VIEW, [(user_id,)]), (TASTE_VIEW, [(user_id, c) for c in few])])
         values = tiles.windows(self._plan.view(USER_VIEW), packed, now_ms)
         features: dict[str, float] = {name: float(values[name]) for name in USER if name in values}
         recent = tuple(dict.fromkeys(values.get("user_recent_items") or ()))
-        return Shopper(user_id, features, recent, seen_before=packed is not None)
+        tastes = self._tastes(tiled, now_ms) if few else None
+        return Shopper(user_id, features, recent, seen_before=packed is not None, tastes=tastes)
 
     async def tastes(self, user_id: str, categories: Sequence[str], now_ms: int) -> Mapping[str, NDArray[np.float64]]:
         """The windows of (shopper, category), each [len(categories)]."""
-        keys: list[tuple[str, ...]] = [(user_id, category) for category in categories]
-        packed = await self._guarded(lambda: self._store.read(TASTE_VIEW, keys))
-        columns = tiles.columns(self._plan.view(TASTE_VIEW), packed, now_ms)
+        (tiled,) = await self._guarded([(TASTE_VIEW, [(user_id, category) for category in categories])])
+        return self._tastes(tiled, now_ms)
+
+    def _tastes(self, tiled: list[bytes | None], now_ms: int) -> Mapping[str, NDArray[np.float64]]:
+        columns = tiles.columns(self._plan.view(TASTE_VIEW), tiled, now_ms)
         return {name: np.asarray(columns[name], np.float64) for name in USER_CATEGORY if name in columns}
 
-    async def _guarded(self, call: Callable[[], Awaitable[list[bytes | None]]]) -> list[Any]:
+    async def _guarded(self, asked: Sequence[tuple[str, Sequence[tuple[str, ...]]]]) -> list[list[bytes | None]]:
         if not self._breaker.allows():
             raise Unavailable("the online store failed before; waiting before the next trial")
         try:
-            answer = await call()
+            answer = await self._store.read_many(asked)
         except Unavailable:
             self._breaker.failed()
             raise

@@ -34,12 +34,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Shopper:
-    """What is known of who asks. `features` are the user_activity windows; `recent` are item ids, newest first."""
+    """What is known of who asks. `features` are the user_activity windows; `recent` are item ids, newest first.
+
+    `tastes` are the windows of (shopper, category) for all of the shelf's categories, None where they were not read.
+    """
 
     user_id: str
     features: Mapping[str, float] = field(default_factory=dict)
     recent: tuple[str, ...] = ()
     seen_before: bool = False
+    tastes: Mapping[str, Scores] | None = None
 
 
 @dataclass(frozen=True)

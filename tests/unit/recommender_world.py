@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +98,7 @@ class FakeShoppers:
 
     broken: str = ""
 
-    async def who(self, user_id: str, now_ms: int) -> Shopper:
+    async def who(self, user_id: str, categories: Sequence[str], now_ms: int) -> Shopper:
         await self._maybe_fail()
         if user_id != "u1":
             return Shopper(user_id)

@@ -111,7 +111,9 @@ async def test_beyond_the_limit_the_next_is_shed_at_once_with_retry_after(tmp_pa
 
 
 async def test_an_unknown_shopper_has_counts_of_zero_not_unknown() -> None:
-    shopper = await Shoppers(MemoryReader(), PLAN).who("nobody", NOW)
+    shopper = await Shoppers(MemoryReader(), PLAN).who("nobody", ["Tea", "Books"], NOW)
+    assert shopper.tastes is not None
+    assert shopper.tastes["uc_clicks_count_24h"].tolist() == [0.0, 0.0]
     assert not shopper.seen_before
     assert shopper.features["user_clicks_count_1h"] == 0
     assert np.isnan(shopper.features["user_click_price_mean_24h"])
@@ -124,16 +126,21 @@ async def test_a_store_that_is_down_is_asked_three_times_then_left_alone() -> No
     store.down = True
 
     class Counting(MemoryReader):
-        async def read(self, view: str, keys: Any) -> list[bytes | None]:
-            asked.append(view)
-            return await store.read(view, keys)
+        async def read_many(self, wanted: Any) -> list[list[bytes | None]]:
+            asked.append(wanted)
+            return await store.read_many(wanted)
 
     clock = [0.0]
     shoppers = Shoppers(Counting(), PLAN, Breaker(threshold=3, rest_s=0.5, clock=lambda: clock[0]))
     for _ in range(10):
         with pytest.raises(Unavailable):
-            await shoppers.who("u", NOW)
+            await shoppers.who("u", ["Tea"], NOW)
     assert len(asked) == 3
     store.down = False
     clock[0] = 0.6
-    assert (await shoppers.who("u", NOW)).user_id == "u"
+    assert (await shoppers.who("u", ["Tea"], NOW)).user_id == "u"
+
+
+async def test_many_categories_are_read_only_for_the_candidates() -> None:
+    shopper = await Shoppers(MemoryReader(), PLAN).who("u", [f"c{i}" for i in range(200)], NOW)
+    assert shopper.tastes is None
