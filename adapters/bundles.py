@@ -71,7 +71,7 @@ class Bundle:
 def write_bundle(
     folder: Path, name: str, version: str, files: Mapping[str, bytes | Path], meta: Mapping[str, Any], *, gate: Gate
 ) -> Bundle:
-    """Write `folder/name/version` in one rename and return it. A version that exists must hold the same bytes.
+    """Write `folder/name/version` in one rename and return it. An existing version with these files stays.
 
     Raises Misconfigured if `version` was written before with other content: versions are never rewritten.
     """
@@ -160,7 +160,7 @@ def _require_passed(bundle: Bundle) -> None:
 
 def _same_as_before(target: Path, manifest: Manifest) -> Bundle:
     before = load_bundle(target)
-    old, new = ((m.files, m.meta, m.gate) for m in (before.manifest, manifest))
+    old, new = ((m.files, m.gate) for m in (before.manifest, manifest))
     if old != new:
         raise Misconfigured(f"{target} exists with other content; versions are immutable, choose a new version")
     return before

@@ -58,14 +58,14 @@ def _bundles(context: Context, stage: Stage, gate: dict[str, str]) -> dict[str, 
     plan: dict[str, tuple[str, dict[str, Path], dict[str, Any]]] = {
         "two-tower": (two_tower, _files(stage, towers), {"report": _json(stage, "two_tower/report.json")}),
         "index": (
-            _dated(stage, "index/items.faiss"), _files(stage, ["index/items.faiss"]) | items,
+            _dated(stage, "index/items.faiss", two_tower), _files(stage, ["index/items.faiss"]) | items,
             {"encoder_version": two_tower, "report": _json(stage, "index/report.json")},
         ),
         "cooccurrence": (
-            _dated(stage, "cooccurrence/neighbours.npz"), _files(stage, ["cooccurrence/neighbours.npz"]) | items, {}
+            _dated(stage, "cooccurrence/neighbours.npz", two_tower), _files(stage, ["cooccurrence/neighbours.npz"]) | items, {}
         ),
         "popularity": (
-            _dated(stage, "popularity/popularity.npz"), _files(stage, ["popularity/popularity.npz"]) | items, {}
+            _dated(stage, "popularity/popularity.npz", two_tower), _files(stage, ["popularity/popularity.npz"]) | items, {}
         ),
     }  # fmt: skip
     for name in ("preranker", "ranker"):
@@ -86,9 +86,10 @@ def _json(stage: Stage, path: str) -> Any:
     return json.loads(stage.path(path).read_text())
 
 
-def _dated(stage: Stage, path: str) -> str:
-    """A version for what is built, not trained: the data's end and the content's digest."""
-    digest = hashlib.sha256(stage.path(path).read_bytes()).hexdigest()[:8]
+def _dated(stage: Stage, path: str, two_tower: str) -> str:
+    """A version for what is built, not trained: the data's end, and a digest of content, items and the encoder."""
+    content = stage.path(path).read_bytes() + stage.path("two_tower/items.txt").read_bytes() + two_tower.encode()
+    digest = hashlib.sha256(content).hexdigest()[:8]
     return f"{datetime.fromtimestamp(stage.until_ms / 1000, UTC):%Y%m%dT%H%M}-{digest}"
 
 
