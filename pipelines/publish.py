@@ -62,10 +62,12 @@ def _bundles(context: Context, stage: Stage, gate: dict[str, str]) -> dict[str, 
             {"encoder_version": two_tower, "report": _json(stage, "index/report.json")},
         ),
         "cooccurrence": (
-            _dated(stage, "cooccurrence/neighbours.npz", two_tower), _files(stage, ["cooccurrence/neighbours.npz"]) | items, {}
+            _dated(stage, "cooccurrence/neighbours.npz", two_tower),
+            _files(stage, ["cooccurrence/neighbours.npz"]) | items, {},
         ),
         "popularity": (
-            _dated(stage, "popularity/popularity.npz", two_tower), _files(stage, ["popularity/popularity.npz"]) | items, {}
+            _dated(stage, "popularity/popularity.npz", two_tower),
+            _files(stage, ["popularity/popularity.npz"]) | items, {},
         ),
     }  # fmt: skip
     for name in ("preranker", "ranker"):
