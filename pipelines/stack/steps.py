@@ -18,7 +18,7 @@ from typing import IO, Any
 from rich.console import Console
 
 from adapters.errors import Unavailable
-from pipelines.stack.launch import python_of, stop
+from pipelines.stack.launch import SHARED_CORES, python_of, stop
 from settings import ROOT
 
 HEARTBEAT_S = 10.0
@@ -77,7 +77,7 @@ class Runner:
         log.parent.mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen(
             [python_of(step.set), "-m", step.module, *step.arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**SHARED_CORES, **os.environ},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None

@@ -24,7 +24,7 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from adapters.errors import Unavailable
-from pipelines.stack.launch import Launch
+from pipelines.stack.launch import SHARED_CORES, Launch
 from settings import ROOT
 
 MARK = "STACK_HOME"  # in the environment of every process that we start: how `down` recognises its own
@@ -159,7 +159,7 @@ class Supervisor:
         return "\n".join(_section(name, values) for name, values in sections.items())
 
     def _program(self, name: str, launch: Launch) -> dict[str, Any]:
-        environment = {"PYTHONUNBUFFERED": "1", **launch.environment}
+        environment = {**SHARED_CORES, **launch.environment}
         return {
             "command": " ".join(_quote(word) for word in launch.command),
             "environment": ",".join(f"{key}={_quote(value)}" for key, value in environment.items()),
