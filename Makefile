@@ -12,6 +12,9 @@ RATE ?= 50
 SECONDS ?= 30
 STACK ?= native
 
+# Threads that wait for one another sleep: training shares its cores with the platform.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 ifdef DATA
 export MINIMART_DATA := $(abspath $(DATA))
 endif
