@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx
 
 from models.two_tower import TwoTower
 
@@ -58,11 +59,14 @@ def trees(booster: Any, n_features: int) -> bytes:
 
 
 def run(model: bytes, inputs: dict[str, NDArray[Any]], *, threads: int = 1) -> NDArray[np.float32]:
-    """The first output of an ONNX model for these inputs."""
+    """The first output of an ONNX model for these inputs. Raises ValueError if the bytes are no model or refuse them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, inputs)[0], dtype=np.float32)
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, inputs)[0], dtype=np.float32)
+    except (onnx.Fail, onnx.InvalidArgument, onnx.InvalidGraph, onnx.InvalidProtobuf, onnx.RuntimeException) as error:
+        raise ValueError(f"the ONNX model cannot answer: {error}") from None
 
 
 def max_difference(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -10,9 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from adapters.online_store import OnlineStore
-
 from adapters.errors import Unavailable
+from adapters.online_store import OnlineStore
 from feature_repo.plan import FeaturePlan
 from feature_repo.tiles import windows
 

@@ -121,4 +121,4 @@ def test_no_history_says_what_to_do(tmp_path: Path) -> None:
 def test_the_window_grows_where_a_day_is_thin() -> None:
     rng = np.random.default_rng(0)
     assert choose_window(rng.integers(0, 30 * DAY_MS, 10_000)) == DAY_MS
-    assert choose_window(rng.integers(0, 3000 * DAY_MS, 10_000)) == 112 * DAY_MS
+    assert choose_window(rng.integers(0, 4000 * DAY_MS, 10_000)) == 112 * DAY_MS
