@@ -59,7 +59,7 @@ def trees(booster: Any, n_features: int) -> bytes:
 
 
 def run(model: bytes, inputs: dict[str, NDArray[Any]], *, threads: int = 1) -> NDArray[np.float32]:
-    """The first output of an ONNX model for these inputs. Raises ValueError if the bytes are no model or refuse them."""
+    """The first output of an ONNX model for these inputs. Raises ValueError if it cannot give one."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
