@@ -100,8 +100,9 @@ def test_a_failed_gate_publishes_nothing(context: Context, fault: str) -> None:
     bad = {
         "parity": lambda: json.dumps(json.loads(good) | {"parity": 0.1}).encode(),
         "features": lambda: json.dumps(list(FEATURES)[::-1]).encode(),
-        "quality": lambda: good.replace(b'"model": "popularity"', b'"model": "x"').replace(
-            b'"model": "oracle"', b'"model": "popularity"'),
+        "quality": lambda: json.dumps(
+            json.loads(good) | {"funnel_minus": {"popularity": {"mean": -0.02, "low": -0.03, "high": -0.01}}}
+        ).encode(),
         "torn": lambda: good[: len(good) // 2],
     }[fault]()  # fmt: skip
     path.write_bytes(bad)
