@@ -44,9 +44,11 @@ def _retrieval(query: Query, pool: Pool) -> dict[str, NDArray[np.float64]]:
     shelf, rows = query.shelf, pool.rows
     columns = {f"{name}_rank": rank for name, rank in pool.ranks.items()}
     columns["popularity_score"] = shelf.table.popularity[rows]
-    embeddings = None if query.embedding is None else shelf.embeddings(rows)
-    if embeddings is not None and query.embedding is not None:
-        columns["two_tower_score"] = (embeddings @ query.embedding).astype(np.float64)
+    index = shelf.lineup.index
+    if index is not None and query.embedding is not None:
+        known = rows < len(index)  # the ranker was trained without a score for items newer than the index
+        scores = columns["two_tower_score"] = np.full(len(rows), np.nan)
+        scores[known] = index.vectors(rows[known]) @ query.embedding
     if shelf.lineup.cooccurrence is not None:
         columns["cooccurrence_score"] = shelf.lineup.cooccurrence.score(query.recent_rows, rows).astype(np.float64)
     return columns

@@ -123,6 +123,16 @@ async def test_new_items_are_shown_and_flagged() -> None:
     assert all(p.item_id.startswith("n") for p in new)
 
 
+async def test_items_newer_than_the_index_have_no_two_tower_score_as_in_training() -> None:
+    decision = await recommender_of(SHELF).recommend(ask())
+    assert decision.features is not None
+    assert decision.ranked is not None
+    newer = decision.ranked[0] >= 400
+    scores = decision.features[:, FEATURES.index("two_tower_score")]
+    assert newer.any()
+    np.testing.assert_array_equal(np.isnan(scores), newer)
+
+
 async def test_no_models_at_all_serves_what_the_catalogue_has() -> None:
     shelf = shelf_of(Lineup(), catalogue_of(50, new=5))
     decision = await recommender_of(shelf).recommend(ask())
