@@ -17,6 +17,7 @@ from adapters.errors import MinimartError, Misconfigured
 from pipelines.stack import parts, show
 from pipelines.stack.doctor import examine, table
 from pipelines.stack.env_example import render
+from pipelines.stack.preflight import aside_of, check_ports_asked
 from pipelines.stack.show import console
 from pipelines.stack.supervisor import Supervisor
 from settings import Settings, load_settings
@@ -37,7 +38,9 @@ def demo() -> None:
 @app.command()
 def status(as_json: Json = False) -> None:
     """State of every part; exit 1 if one is unhealthy."""
-    found = show.rows(load_settings())
+    settings = load_settings()
+    check_ports_asked(settings)
+    found = show.rows(settings)
     if as_json:
         print(show.as_json(found))
     else:
@@ -50,6 +53,7 @@ def status(as_json: Json = False) -> None:
 def urls(as_json: Json = False) -> None:
     """Where every part is."""
     settings = load_settings()
+    check_ports_asked(settings)
     addresses = {part.name: part.address(settings) for part in parts.native(settings)}
     if as_json:
         print(json.dumps(addresses, indent=1))
@@ -95,15 +99,19 @@ def down() -> None:
 def reset(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Stop everything and drop the data."""
     home = load_settings().home
-    if not home.exists():
+    there = [folder for folder in (home, aside_of(home)) if folder.exists()]
+    if not there:
         console.print(f"{home} is empty already")
         return
-    _check_home(home)
-    if not yes and not (sys.stdin.isatty() and Confirm.ask(f"drop everything in {home}?", default=False)):
+    if home.exists():
+        _check_home(home)
+    names = " and ".join(map(str, there))
+    if not yes and not (sys.stdin.isatty() and Confirm.ask(f"drop everything in {names}?", default=False)):
         raise Misconfigured("nothing was dropped: answer y, or run make reset YES=1")
     Supervisor(home).shutdown()
-    shutil.rmtree(home)
-    console.print(f"dropped {home}")
+    for folder in there:
+        shutil.rmtree(folder)
+    console.print(f"dropped {names}")
 
 
 @app.command()

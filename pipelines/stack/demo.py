@@ -37,9 +37,11 @@ def demo(settings: Settings) -> bool:
     identity = preflight.identity_of(settings)
     preflight.check_state(settings.home)
     preflight.check_disk(settings.home)
-    preflight.check_identity(settings, identity)
     supervisor = Supervisor(settings.home)
+    moved = preflight.take_home(settings, identity, running=supervisor.alive)
     runner = Runner(settings.home, console)
+    if moved:
+        runner.say(f"[yellow]{moved}[/]")
     with _stopped_on_interrupt(supervisor, began_running=supervisor.alive):
         programs = _programs(settings, runner)
         _start_manager(supervisor, programs, settings, runner)
@@ -96,6 +98,7 @@ def _start_manager(supervisor: Supervisor, programs: dict[str, Launch], settings
         supervisor.end_orphans()
     held = {name for name, process in supervisor.processes().items() if process.pid}
     preflight.check_ports([part for part in native(settings) if part.name in programs.keys() - held], settings)
+    preflight.remember_ports(settings)
     if supervisor.start(programs):
         runner.say(f"[green]processes[/]: manager started, logs under {supervisor.logs}")
 

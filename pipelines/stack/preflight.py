@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable
@@ -62,19 +63,63 @@ def check_ports(parts: Iterable[Part], settings: Settings) -> None:
         )
 
 
-def check_identity(settings: Settings, identity: dict[str, Any]) -> None:
-    """Refuse other data or another seed than what lies in home; remember it in an empty one."""
-    file = settings.home / "identity.json"
+def take_home(settings: Settings, identity: dict[str, Any], *, running: bool) -> str | None:
+    """Make home the one of this data: remembered in an empty one; one with other data is set aside, never overwritten,
+    and comes back when its data is asked for again. Gives what was done, if anything.
+
+    Raises Misconfigured while a platform runs on other data, or where home cannot be moved.
+    """
+    home, file = settings.home, settings.home / "identity.json"
     if not file.exists():
         file.write_text(json.dumps(identity, indent=1))
-        return
+        return None
     held = json.loads(file.read_text())
-    if held != identity:
-        names = sorted(key for key in held.keys() | identity.keys() if held.get(key) != identity.get(key))
-        changes = ", ".join(f"{name}: {held.get(name)!r} there, {identity.get(name)!r} asked" for name in names)
+    if held == identity:
+        return None
+    names = sorted(key for key in held.keys() | identity.keys() if held.get(key) != identity.get(key))
+    changes = ", ".join(f"{name}: {held.get(name)!r} there, {identity.get(name)!r} asked" for name in names)
+    if running:
+        raise Misconfigured(f"the platform runs on other data ({changes}): `make down` first, then ask again")
+    aside, back = _aside(home, held), _aside(home, identity)
+    try:
+        aside.parent.mkdir(exist_ok=True)
+        home.rename(aside)
+        if back.exists():
+            back.rename(home)
+            return f"other data was asked for ({changes}): {aside} keeps what was here, and its earlier state is back"
+        check_state(home)
+    except OSError as error:
         raise Misconfigured(
-            f"{settings.home} holds other data ({changes}): drop it with `make reset`, keep both with "
-            "MINIMART_HOME=another-folder, or ask for what is there"
+            f"{home} holds other data ({changes}) and cannot be set aside ({error}): drop it with `make reset`, or "
+            "keep both with MINIMART_HOME=another-folder"
+        ) from None
+    file.write_text(json.dumps(identity, indent=1))
+    return f"other data was asked for ({changes}): {aside} keeps what was here"
+
+
+def aside_of(home: Path) -> Path:
+    """The folder beside home that keeps what was set aside."""
+    return home.with_name(f"{home.name}.aside")
+
+
+def _aside(home: Path, identity: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return aside_of(home) / f"{identity['source']}-{digest[:8]}"
+
+
+def remember_ports(settings: Settings) -> None:
+    """Note at which ports the platform of this home was started."""
+    (settings.home / "port_offset").write_text(f"{settings.port_offset}\n")
+
+
+def check_ports_asked(settings: Settings) -> None:
+    """Refuse to judge a platform that was started with another port offset than the one that is asked for."""
+    file = settings.home / "port_offset"
+    started = file.read_text().strip() if file.exists() else str(settings.port_offset)
+    if started != str(settings.port_offset):
+        raise Misconfigured(
+            f"the platform in {settings.home} was started with MINIMART_PORT_OFFSET={started}, and now it is "
+            f"{settings.port_offset}: set it to {started} in the environment or in .env"
         )
 
 

@@ -62,12 +62,39 @@ def test_a_full_disk_is_refused_with_the_fix(tmp_path: Path) -> None:
         preflight.check_disk(tmp_path, needed=1 << 60)
 
 
-def test_other_data_than_what_lies_in_home_is_refused_with_the_difference(settings: Settings) -> None:
-    preflight.check_identity(settings, preflight.identity_of(settings))
-    preflight.check_identity(settings, preflight.identity_of(settings))
+def test_other_data_sets_the_home_aside_and_brings_it_back(settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"home": tmp_path / "home"})
     other = settings.model_copy(update={"seed": settings.seed + 1})
-    with pytest.raises(Misconfigured, match=f"seed: {settings.seed} there, {settings.seed + 1} asked.*make reset"):
-        preflight.check_identity(settings, preflight.identity_of(other))
+    one, two = preflight.identity_of(settings), preflight.identity_of(other)
+    preflight.check_state(settings.home)
+    assert preflight.take_home(settings, one, running=False) is None
+    assert preflight.take_home(settings, one, running=True) is None
+    (settings.home / "mark").write_text("one")
+
+    said = preflight.take_home(other, two, running=False)
+    assert f"seed: {settings.seed} there, {settings.seed + 1} asked" in str(said)
+    assert not (settings.home / "mark").exists()
+    assert (settings.home / "VERSION").exists()
+
+    assert "is back" in str(preflight.take_home(settings, one, running=False))
+    assert (settings.home / "mark").read_text() == "one"
+    assert len(list(preflight.aside_of(settings.home).iterdir())) == 1
+
+
+def test_a_running_platform_is_not_moved_to_other_data(settings: Settings) -> None:
+    preflight.take_home(settings, preflight.identity_of(settings), running=False)
+    other = settings.model_copy(update={"seed": settings.seed + 1})
+    with pytest.raises(Misconfigured, match=r"runs on other data .*seed.*make down"):
+        preflight.take_home(settings, preflight.identity_of(other), running=True)
+
+
+def test_another_port_offset_than_the_started_one_is_said(settings: Settings) -> None:
+    preflight.check_ports_asked(settings)
+    preflight.remember_ports(settings)
+    preflight.check_ports_asked(settings)
+    moved = settings.model_copy(update={"port_offset": 3000})
+    with pytest.raises(Misconfigured, match="MINIMART_PORT_OFFSET=0, and now it is 3000"):
+        preflight.check_ports_asked(moved)
 
 
 def test_data_that_is_not_there_is_refused(settings: Settings, tmp_path: Path) -> None:
