@@ -72,6 +72,14 @@ walk: $(PLATFORM) ## send one click and follow it through every hop
 load: $(PLATFORM) ## open-loop load on the recommender: RATE=50 SECONDS=30
 	@$(PLATFORM) -m bench.load --rate $(RATE) --seconds $(SECONDS)
 
+evaluate: $(TRAINING) ## ranking quality on held-out days, after make demo: funnel against each stage alone; OUT=file.json
+	@$(TRAINING) -m pipelines.evaluate $(if $(OUT),--out $(OUT))
+
+bench: $(TRAINING) ## measure again what the README says, on the running platform, with raw samples; then make evidence
+	@cp "$${MINIMART_HOME:-.minimart}/bench/demo.json" bench/results/demo.json
+	@$(PLATFORM) -m bench.load --rate $(RATE) --seconds $(SECONDS) --save bench/results/load.json
+	@$(TRAINING) -m pipelines.evaluate --out bench/results/funnel.json
+
 kill: $(PLATFORM) ## kill -9 one part to see what happens: S=redis; make start S=redis brings it back
 	@$(STACK_CLI) kill "$(S)"
 
