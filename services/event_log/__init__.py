@@ -1,0 +1,1 @@
+"""Kafka to Parquet: the offline store, exactly once by the names of its files."""

@@ -1,4 +1,4 @@
-"""A decision as the record that goes to `decisions.recommendation`: what `make why` and the next training set read."""
+"""A decision as the record that goes to `decisions.recommendation`: what explains the answer and trains the next models."""
 
 from __future__ import annotations
 

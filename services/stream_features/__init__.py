@@ -1,0 +1,1 @@
+"""Events to sliding windows in Redis: counted exactly once, readable through Feast."""
