@@ -1,4 +1,4 @@
-"""A decision as the record that goes to `decisions.recommendation`: what explains the answer and trains the next models."""
+"""A decision as the record that goes to `decisions.recommendation`: what explains it and trains the next models."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ async def test_a_healthy_answer_uses_every_stage_and_is_not_degraded() -> None:
 async def test_a_failing_model_is_left_out_and_named(model: str, reason: str, how: str) -> None:
     begun = time.perf_counter()
     decision = await recommender_of(SHELF, models=FakeModels({model: how})).recommend(ask())
-    assert time.perf_counter() - begun < 1.0
+    assert time.perf_counter() - begun < 10  # what hangs does so for 30 s
     valid(decision, SHELF, 20)
     assert decision.degraded == (reason,)
 

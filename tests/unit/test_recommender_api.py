@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,12 +99,10 @@ async def test_beyond_the_limit_the_next_is_shed_at_once_with_retry_after(tmp_pa
         ask = {"user_id": "u1"}
         held = [asyncio.create_task(client.post("/v1/recommendations", json=ask)) for _ in range(3)]
         await asyncio.sleep(0.01)
-        begun = time.perf_counter()
         shed = await client.post("/v1/recommendations", json=ask)
-        took = time.perf_counter() - begun
+        assert not any(one.done() for one in held), "it was shed before those ahead of it were answered"
         assert shed.status_code == 429
         assert int(shed.headers["retry-after"]) >= 1
-        assert took < 0.2
         assert [r.status_code for r in await asyncio.gather(*held)] == [200, 200, 200]
         assert (await client.post("/v1/recommendations", json=ask)).status_code == 200
 
