@@ -21,6 +21,7 @@ from rich.table import Table
 from adapters import bundles, event_lake, provenance
 from adapters.errors import MinimartError, Unavailable
 from adapters.kafka import ensure_topics
+from pipelines.history_lake import read_meta
 from pipelines.stack import commands, kafka_broker, preflight, probes, show
 from pipelines.stack.launch import CannotRun, Launch
 from pipelines.stack.parts import Part, native
@@ -154,6 +155,7 @@ def _wait(supervisor: Supervisor, parts: tuple[Part, ...], settings: Settings, r
 
 def _report(settings: Settings, runner: Runner) -> None:
     """Print the table of parts, and keep what the run took in home/bench/demo.json."""
+    _say_what_is_missing(settings)
     found = show.rows(settings)
     console.print(show.table(found, title="Minimart"))
     console.print(show.total(found))
@@ -167,6 +169,21 @@ def _report(settings: Settings, runner: Runner) -> None:
     path = settings.home / "bench" / "demo.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1))
+
+
+def _say_what_is_missing(settings: Settings) -> None:
+    """What each column that imported data lacks costs, and how many of its rows lie in quarantine, why."""
+    meta = read_meta(settings.lake) or {}
+    if meta.get("source") != "import":
+        return
+    out = Table(title=f"{settings.data}: {meta['rows']['taken']:,} rows taken", title_justify="left", box=None)
+    out.add_column("not there")
+    out.add_column("what that costs")
+    for column, cost in meta["missing"].items():
+        out.add_row(column, cost)
+    for reason, count in meta["rows"]["quarantined"].items():
+        out.add_row(f"{count:,} rows", f"in {settings.home / 'quarantine' / 'import.csv'}: {reason}")
+    console.print(out)
 
 
 def _answer(settings: Settings) -> bool:

@@ -76,8 +76,7 @@ def take_home(settings: Settings, identity: dict[str, Any], *, running: bool) ->
     held = json.loads(file.read_text())
     if held == identity:
         return None
-    names = sorted(key for key in held.keys() | identity.keys() if held.get(key) != identity.get(key))
-    changes = ", ".join(f"{name}: {held.get(name)!r} there, {identity.get(name)!r} asked" for name in names)
+    changes = _changes(held, identity)
     if running:
         raise Misconfigured(f"the platform runs on other data ({changes}): `make down` first, then ask again")
     aside, back = _aside(home, held), _aside(home, identity)
@@ -105,6 +104,14 @@ def aside_of(home: Path) -> Path:
 def _aside(home: Path, identity: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return aside_of(home) / f"{identity['source']}-{digest[:8]}"
+
+
+def _changes(held: dict[str, Any], asked: dict[str, Any]) -> str:
+    if held["source"] != asked["source"]:
+        names = [str(one.get("folder", "the simulator")) for one in (held, asked)]
+        return f"{names[0]} there, {names[1]} asked"
+    names = sorted(key for key in held.keys() | asked.keys() if held.get(key) != asked.get(key))
+    return ", ".join(f"{name}: {held.get(name)!r} there, {asked.get(name)!r} asked" for name in names)
 
 
 def remember_ports(settings: Settings) -> None:
