@@ -23,11 +23,13 @@ def hardware() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of this code, with `-dirty` when tracked files differ from it; `unknown` outside a checkout."""
+    """The commit of this code; `unknown` outside a checkout, with `-dirty` when tracked files differ from it (other
+    than the results and the README's numbers, which are made from it)."""
     head = _git("rev-parse", "HEAD")
     if not head:
         return "unknown"
-    return head + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results", ":!README.md")
+    return head + ("-dirty" if changed else "")
 
 
 def environment_digest() -> str:
