@@ -23,7 +23,7 @@ export MINIMART_MAPPING := $(abspath $(MAPPING))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test status urls logs down reset doctor walk load check evidence env-example lock replay-dead-letters kill start
+.PHONY: help demo test status urls logs down reset doctor walk load evaluate bench check evidence env-example lock replay-dead-letters kill start
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
