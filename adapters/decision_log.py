@@ -74,13 +74,19 @@ class DecisionLog:
         return self._sink.stalled_s() > STALLED_S
 
     def find(self, request_id: str) -> bytes | None:
-        """A record as JSON, from memory or the lake; None if it is in neither. Reads files: not for the event loop."""
+        """A record as JSON, from memory, the lake, or what is just being built; None if it is nowhere. Reads files and
+        may wait for a second: not for the event loop."""
+        if (held := self._held(request_id)) is not None:
+            return held
+        if (found := find_decision(self._lake, request_id)) is not None:
+            return orjson.dumps(found)
+        self.settle(1.0)
+        return self._held(request_id)
+
+    def _held(self, request_id: str) -> bytes | None:
         with self._lock:
             packed = self._recent.get(request_id)
-        if packed is not None:
-            return zlib.decompress(packed)
-        found = find_decision(self._lake, request_id)
-        return None if found is None else orjson.dumps(found)
+        return None if packed is None else zlib.decompress(packed)
 
     def settle(self, timeout_s: float) -> None:
         """Wait until what was written so far has been handed to Kafka's client."""

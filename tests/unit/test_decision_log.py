@@ -41,6 +41,19 @@ def test_a_record_is_published_under_its_id_and_can_be_looked_up(sink: MemoryPub
     assert log.find("r-unknown") is None
 
 
+def test_a_record_that_is_still_being_built_is_waited_for(sink: MemoryPublisher, tmp_path: Path) -> None:
+    log, asked = DecisionLog(sink, tmp_path), threading.Event()
+
+    def slow() -> dict:
+        asked.wait(5)
+        return record()
+
+    log.write(slow)
+    threading.Timer(0.05, asked.set).start()
+    assert orjson.loads(log.find("r-0") or b"")["user_id"] == "u"
+    log.close()
+
+
 def test_a_full_queue_drops_and_counts_at_once(sink: MemoryPublisher, tmp_path: Path) -> None:
     log, gate, before = DecisionLog(sink, tmp_path, waiting=2), threading.Event(), counted("dropped")
 
