@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright import sync_api
 
+from services.shop.words import SOURCES
 from tests.e2e.platform import Platform
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -61,6 +62,17 @@ def become(page: sync_api.Page, user_id: str) -> None:
     page.get_by_label("Any shopper by id").fill(user_id)
     page.get_by_role("button", name="Go", exact=True).click()
     page.wait_for_selector(".card")
+
+
+def whole_feed(page: sync_api.Page) -> None:
+    """Reload until no stage was left out: on a busy machine one may be late, and a breaker then rests for a while."""
+    for _ in range(40):
+        if not page.locator(".note.degraded").count():
+            return
+        page.wait_for_timeout(1000)
+        page.reload()
+        page.wait_for_selector(".card")
+    raise AssertionError("forty seconds of degraded feeds")
 
 
 def fits(page: sync_api.Page) -> None:
@@ -114,12 +126,14 @@ def test_a_new_visitor_is_told_so_and_gets_a_feed(page: sync_api.Page, platform:
 
 def test_why_this_explains_the_product(page: sync_api.Page, platform: Platform) -> None:
     become(page, "u00011")
+    whole_feed(page)
     page.locator(".card .why").first.click()
     drawer = page.locator("#drawer .whyness")
     drawer.wait_for()
     text = drawer.inner_text()
-    for part in ("Found by", "Pre-rank", "Rank", "Re-rank", "What the ranker saw", "two-tower"):
+    for part in ("Found by", "Pre-rank", "Rank", "Re-rank", "What the ranker saw"):
         assert part in text, text
+    assert any(how in text for _, how in SOURCES.values()), text
     assert re.search(r"\d+ of 20\b", text)
     fits(page)
     picture(page, platform, "why")
