@@ -7,14 +7,11 @@ under `bench/results`, so that nobody types any of them.
 from __future__ import annotations
 
 import ast
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-RESULTS = ROOT / "bench" / "results"
 PACKAGES = ("feature_repo", "adapters", "models", "pipelines", "services", "bench")
 WIDTH = 30
 REST = (
@@ -66,15 +63,6 @@ def picture() -> str:
     from pipelines.stack.parts import mermaid
 
     return f"```mermaid\n{mermaid()}\n```"
-
-
-def result(name: str) -> dict[str, Any]:
-    """One committed result file. Raises FileNotFoundError naming the command that makes it."""
-    path = RESULTS / f"{name}.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path.relative_to(ROOT)} is missing: `make bench` writes it")
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
 
 
 def blocks() -> dict[str, str]:

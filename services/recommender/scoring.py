@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.windows import HOUR_MS
 from models.ranking_features import RankingInputs, assemble
-from services.recommender.shelf import HOUR_MS
 from services.recommender.sources import Query
 from services.recommender.terms import Ask, Pool, Scores
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.events import ItemListed
+from feature_repo.windows import HOUR_MS
 from models.ranking_features import ITEM
 from models.retrieval import NEW_HOURS, SIZES, newest_rows, top_rows, trending_scores
 from services.recommender.lineup import Lineup
 from services.recommender.terms import Rows
 
-HOUR_MS: Final = 3_600_000
 POPULAR: Final = 2000  # rows kept in order of popularity, to fill up with
 
 
