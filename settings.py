@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     redis_port: int = Field(8093, ge=1, le=65535)
     prometheus_port: int = Field(8094, ge=1, le=65535)
     alertmanager_port: int = Field(8095, ge=1, le=65535)
+    clickhouse_port: int = Field(8096, ge=1, le=65535, description="ClickHouse's HTTP interface")
+    analytics_port: int = Field(8097, ge=1, le=65535, description="/livez /readyz /metrics of the analytics consumer")
+    controller_port: int = Field(8098, ge=1, le=65535)
+    console_port: int = Field(8099, ge=1, le=65535)
+    monitor_port: int = Field(8100, ge=1, le=65535, description="takes alerts from Alertmanager and writes incidents")
 
     # Recommender: milliseconds a stage may take before it is skipped and named in `degraded`
     budget_retrieve_ms: float = Field(60, gt=0, le=10_000)
