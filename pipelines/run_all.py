@@ -1,7 +1,8 @@
 """The table of contents: from the lake to published models, step by step.
 
-Each step is skipped when nothing that it depends on has changed since it last succeeded (a stamp per step holds the
-digest of data, seed and code), so that an interrupted run goes on where it stopped.
+Each step is skipped when nothing that it depends on has changed since it last succeeded: a stamp per step holds the
+digest of data, seed, the step's own code with all that it imports, and the keys of the steps whose files it reads. So
+an interrupted run goes on where it stopped, and a change trains again what it can change and nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final, NamedTuple
 
 from rich.console import Console
 
-from adapters.provenance import ROOT
+from adapters.code_digest import code_digest
 from pipelines.stages import Context, StageName
 from settings import load_settings
 
@@ -52,17 +53,27 @@ STEPS: Final[tuple[Step, ...]] = (
     Step("train_ranker", "production", "ranker on all rows"),
     Step("publish", "production", "gate, bundles, Triton, registry"),
 )
-_CODE: Final = ("models", "pipelines", "feature_repo", "adapters/bundles.py", "adapters/registry.py")
+_MODELS: Final = ("train_two_tower", "build_index", "build_cooccurrence")
+_READS: Final[dict[str, tuple[str, ...]]] = {  # pipeline -> the pipelines whose newest files it reads
+    "train_two_tower": ("train_two_tower",),
+    "build_index": ("train_two_tower",),
+    "build_cooccurrence": (),
+    "build_dataset": _MODELS,
+    "train_preranker": ("build_dataset", "train_preranker"),
+    "train_ranker": ("build_dataset", "train_ranker"),
+    "evaluate": (*_MODELS, "train_preranker", "train_ranker"),
+    "publish": (*_MODELS, "train_preranker", "train_ranker", "evaluate"),
+}
 
 
 def bring(context: Context, *, last: str = "publish", again: bool = False) -> None:
     """Run every step that is not up to date, through the last step of pipeline `last`; `again` repeats that one."""
     final = max(i for i, step in enumerate(STEPS) if step.pipeline == last)
-    inputs, console, started = digest(context), Console(highlight=False), time.monotonic()
+    wanted, console, started = keys(context), Console(highlight=False), time.monotonic()
     for number, step in enumerate(STEPS[: final + 1], start=1):
         stamp = context.settings.work / "stamps" / f"{step.name}.json"
         label = f"[{number}/{final + 1}] {step.title}"
-        if _done(stamp, inputs) and not (again and number == final + 1):
+        if _done(stamp, wanted[step.name]) and not (again and number == final + 1):
             console.print(f"[dim]{label}: up to date[/dim]")
             continue
         begun = time.monotonic()
@@ -71,20 +82,30 @@ def bring(context: Context, *, last: str = "publish", again: bool = False) -> No
             module.run(context, context.stage(step.stage))
         seconds = round(time.monotonic() - begun, 1)
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(json.dumps({"inputs": inputs, "seconds": seconds}))
+        stamp.write_text(json.dumps({"inputs": wanted[step.name], "seconds": seconds}))
         console.print(f"{label}: [bold]{seconds} s[/bold] ({time.monotonic() - started:.0f} s so far)")
 
 
-def digest(context: Context) -> str:
-    """What all steps depend on: the history (its version and end), the seed and the code."""
-    found = hashlib.sha256(json.dumps([
-        context.meta.get("data_version"), context.meta["as_of_ms"], context.settings.seed, context.settings.mlflow_uri,
-    ]).encode())  # fmt: skip
-    for name in _CODE:
-        path = ROOT / name
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            found.update(file.name.encode() + file.read_bytes())
-    return found.hexdigest()
+def keys(context: Context) -> dict[str, str]:
+    """The key of every step: the history (its version and end), the seed, its code, and the keys of what it reads."""
+    meta, settings = context.meta, context.settings
+    data = [meta.get("data_version"), meta["as_of_ms"], settings.seed, settings.mlflow_uri]
+    found: dict[str, str] = {}
+    for number, step in enumerate(STEPS):
+        read = [found[one.name] for one in reads(number)]
+        made_of = json.dumps([data, code_digest(f"pipelines.{step.pipeline}"), read])
+        found[step.name] = hashlib.sha256(made_of.encode()).hexdigest()
+    return found
+
+
+def reads(number: int) -> list[Step]:
+    """The earlier steps whose files step `number` reads: all datasets, all of its own past, the newest of others."""
+    step, earlier = STEPS[number], STEPS[:number]
+    found = []
+    for pipeline in _READS[step.pipeline]:
+        steps = [one for one in earlier if one.pipeline == pipeline]
+        found += steps if pipeline in ("build_dataset", step.pipeline) else steps[-1:]
+    return found
 
 
 def _done(stamp: Path, inputs: str) -> bool:

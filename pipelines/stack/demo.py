@@ -6,7 +6,6 @@ Interrupted at any point it stops what it started; run again it goes on, because
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import signal
 import time
@@ -19,6 +18,7 @@ import httpx
 from rich.table import Table
 
 from adapters import bundles, event_lake, provenance
+from adapters.code_digest import code_digest
 from adapters.errors import MinimartError, Unavailable
 from adapters.kafka import ensure_topics
 from pipelines.history_lake import read_meta
@@ -28,7 +28,7 @@ from pipelines.stack.parts import Part, native
 from pipelines.stack.show import console
 from pipelines.stack.steps import Runner, Step
 from pipelines.stack.supervisor import Supervisor
-from settings import ROOT, Settings
+from settings import Settings
 
 READY_S = 120.0
 
@@ -61,19 +61,19 @@ def demo(settings: Settings) -> bool:
 
 def steps(identity: dict[str, Any]) -> tuple[Step, ...]:
     """From nothing to published models. A later key holds the earlier ones: after new data all is made again."""
-    definitions = _digest("feature_repo/*.py")
-    data = {"identity": identity, "code": _digest("pipelines/seed_history.py", "pipelines/import_data.py")}
+    source = "pipelines.seed_history" if identity["source"] == "simulator" else "pipelines.import_data"
+    data = {"identity": identity, "code": code_digest(source)}
+    plan = code_digest("pipelines.apply_features")
     if identity["source"] == "simulator":
-        history = Step("history", f"{identity['days']} days of shopping", "pipelines.seed_history", key=data)
+        history = Step("history", f"{identity['days']} days of shopping", source, key=data)
     else:
-        history = Step(
-            "history", "your items and events", "pipelines.import_data", ("--data", identity["folder"]), key=data
-        )
+        history = Step("history", "your items and events", source, ("--data", identity["folder"]), key=data)
+    catalogue, online = "pipelines.publish_catalogue", "pipelines.materialize"
     return (
         history,
-        Step("features", "Feast registry and feature plan", "pipelines.apply_features", key=definitions),
-        Step("catalogue", "items to Kafka", "pipelines.publish_catalogue", key=data),
-        Step("online", "history to Redis", "pipelines.materialize", key=[data, definitions]),
+        Step("features", "Feast registry and feature plan", "pipelines.apply_features", key=plan),
+        Step("catalogue", "items to Kafka", catalogue, key=[data, code_digest(catalogue)]),
+        Step("online", "history to Redis", online, key=[data, plan, code_digest(online)]),
         Step("models", "train, gate, publish", "pipelines.run_all"),
     )
 
@@ -222,12 +222,6 @@ def _some_user(settings: Settings) -> str:
 def _titles(settings: Settings) -> dict[str, str]:
     items = event_lake.scan(settings.lake, "shop.items", columns=["item_id", "title"])
     return dict(zip(items["item_id"].to_pylist(), items["title"].to_pylist(), strict=True))
-
-
-def _digest(*patterns: str) -> str:
-    """Of the source files that match."""
-    files = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 @contextlib.contextmanager
