@@ -273,7 +273,7 @@ def ensure_topics(bootstrap: str, partitions: int, timeout_s: float = 30.0) -> l
     week, two_days = "604800000", "172800000"
     wanted: dict[str, dict[str, str]] = {}
     for topic in events.TOPICS:
-        keep = two_days if topic in (events.REKEYED, events.DECISIONS) else week
+        keep = two_days if topic in (events.REKEYED, events.DECISIONS, events.SHADOW) else week
         compacted = topic in events.COMPACTED
         wanted[topic] = {"cleanup.policy": "compact"} if compacted else {"retention.ms": keep}
         wanted[events.dlq(topic)] = {"retention.ms": week}

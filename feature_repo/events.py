@@ -137,8 +137,13 @@ EVENTS: Final[tuple[type[Event], ...]] = (
 SHOPPER_EVENTS: Final = tuple(e for e in EVENTS if issubclass(e, ShopperEvent))
 DECISIONS: Final = "decisions.recommendation"
 REKEYED: Final = "features.rekeyed"
-TOPICS: Final[tuple[str, ...]] = (*(e.topic for e in EVENTS), DECISIONS, REKEYED)
-COMPACTED: Final = frozenset({ItemListed.topic})
+SHADOW: Final = "decisions.shadow"
+DRIFT_REPORTS: Final = "drift.reports"
+ROLLOUTS: Final = "models.rollouts"
+LAKE_TOPICS: Final[tuple[str, ...]] = (*(e.topic for e in EVENTS), DECISIONS)
+"""What the event log keeps for ever: shoppers' events and the decisions made for them."""
+TOPICS: Final[tuple[str, ...]] = (*LAKE_TOPICS, REKEYED, SHADOW, DRIFT_REPORTS, ROLLOUTS)
+COMPACTED: Final = frozenset({ItemListed.topic, ROLLOUTS})
 
 _decoders: Final = {e.topic: msgspec.json.Decoder(e) for e in EVENTS}
 _any: Final = msgspec.json.Decoder(

@@ -26,7 +26,7 @@ from feature_repo import events
 from services.event_log.writer import Log
 
 SOURCE: Final = "event_log"
-TOPICS: Final = tuple(t for t in events.TOPICS if t != events.REKEYED)
+TOPICS: Final = events.LAKE_TOPICS
 FLUSH_SECONDS: Final = 2.0
 FLUSH_ROWS: Final = 20_000
 COMPACT_SECONDS: Final = 60.0
