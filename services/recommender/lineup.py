@@ -29,6 +29,8 @@ class Lineup:
     """Everything that retrieval needs in memory, and the versions that ranking asks the model server for."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
+    manifests: Mapping[str, str] = field(default_factory=dict)
+    """Model -> SHA-256 of its manifest: which bytes served."""
     items: tuple[str, ...] = ()
     row_of: Mapping[str, int] = field(default_factory=dict)
     users: Mapping[str, int] = field(default_factory=dict)
@@ -73,6 +75,7 @@ def load_lineup(bundles: Mapping[str, Bundle], in_process: InProcess, *, threads
     row_of = {item: row for row, item in enumerate(items)}
     lineup = Lineup(
         versions={name: bundle.version for name, bundle in bundles.items()},
+        manifests={name: bundle.manifest_sha256 for name, bundle in bundles.items()},
         items=items,
         row_of=row_of,
         users=_rows(bundles, "users.txt"),

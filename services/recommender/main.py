@@ -20,10 +20,10 @@ from adapters.online_store import ItemSnapshot, OnlineStore
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
 from feature_repo.plan import FeaturePlan
+from models.rerank import RULES
 from services.recommender.api import add_routes
 from services.recommender.keeper import Keeper
 from services.recommender.recommend import Recommender
-from services.recommender.rerank import RULES
 from services.recommender.shoppers import Shoppers
 from services.recommender.sources import SOURCES
 from services.recommender.terms import STAGES, Stage

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from adapters.errors import Unavailable
 from adapters.model_server import ModelServer
+from models.rerank import Context, Rule, Slate, described, rerank
 from services.recommender.pool import PRERANKED, pool_of
-from services.recommender.rerank import Context, Rule, Slate, rerank
 from services.recommender.run import Run
 from services.recommender.scoring import ranking_rows
 from services.recommender.shelf import Shelf, Table
 from services.recommender.shoppers import Shoppers
 from services.recommender.sources import Query, Source
-from services.recommender.terms import Ask, Decision, Placed, Pool, Rows, Scores, Shopper, Stage
+from services.recommender.terms import Ask, Decision, Looked, Placed, Pool, Rows, Scores, Shopper, Stage
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Recommender:
 
         order = _best(scores, len(best.rows)) if scores is not None else np.arange(len(best.rows))
         last = scores if scores is not None else best.fused if prescores is None else prescores[thin]
-        slate, dropped = self._rerank(run, Context(shelf, shopper, ask.k, self.in_stock), best.rows[order], last[order])
+        slate, dropped, looked = self._rerank(run, query, ask.k, Slate(best.rows[order], last[order]))
         return Decision(
             ask=ask,
             placed=self._placed(slate, pool, shelf, ask.k),
@@ -82,6 +82,8 @@ class Recommender:
             features=rows,
             dropped=tuple((str(shelf.table.ids[row]), rule) for row, rule in dropped),
             items_at_ms=shelf.built_ms,
+            manifests=shelf.lineup.manifests,
+            looked=looked,
         )
 
     def _say_what_is_missing(self, run: Run, shelf: Shelf) -> None:
@@ -147,13 +149,27 @@ class Recommender:
             run.say("triton_down")
         return answer.values[:, 0].astype(np.float64)
 
-    def _rerank(self, run: Run, context: Context, rows: Rows, scores: Scores) -> tuple[Slate, list[tuple[int, str]]]:
-        slate, dropped = Slate(rows, scores), list[tuple[int, str]]()
+    def _rerank(self, run: Run, query: Query, k: int, slate: Slate) -> tuple[Slate, list[tuple[int, str]], Looked]:
+        shelf, vectors = query.shelf, dict[int, NDArray[np.float32]]()
+
+        def embeddings(rows: Rows) -> NDArray[np.float32] | None:
+            found = shelf.embeddings(rows)
+            if found is not None:
+                vectors.update((row, found[i]) for i, row in enumerate(rows.tolist()) if row >= shelf.indexed)
+            return found
+
+        ids, before, dropped, applied = shelf.table.ids, slate, list[tuple[int, str]](), 0
+        context = Context(
+            k, shelf.new, shelf.table.promoted, query.recent_rows, lambda row: self.in_stock(ids[row]), embeddings
+        )
         with run.timed("rerank"), run.skipping("rerank"):
-            slate, dropped, late = rerank(slate, context, self.rules, lambda: run.left_s("rerank") <= 0)
+            slate, dropped, late, after = rerank(slate, context, self.rules, lambda: run.left_s("rerank") <= 0)
+            applied = len(after)
             if late:
                 run.say("rerank_skipped")
-        return slate, dropped
+        rules = tuple(described(rule) for rule in self.rules[:applied])
+        new, promoted = (before.rows[flags[before.rows]] for flags in (shelf.new, shelf.table.promoted))
+        return slate, dropped, Looked(before.rows, rules, new, promoted, vectors)
 
     def _placed(self, slate: Slate, pool: Pool, shelf: Shelf, k: int) -> tuple[Placed, ...]:
         """The first k of the slate that can be bought, filled up with popular products where they are fewer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ def to_record(decision: Decision) -> dict[str, Any]:
         "device": ask.device,
         "k": ask.k,
         "model_versions": dict(decision.model_versions),
+        "manifests": dict(decision.manifests),
         "timings_ms": dict(decision.timings_ms),
         "degraded": list(decision.degraded),
         "cold_start": decision.cold_start,
@@ -37,6 +39,7 @@ def to_record(decision: Decision) -> dict[str, Any]:
             for p in decision.placed
         ],
         "dropped": [{"item_id": item_id, "rule": rule} for item_id, rule in decision.dropped],
+        "rules": _rules(decision),
         "items": [placed(p) for p in decision.placed],
     }
 
@@ -75,6 +78,22 @@ def _ranked(decision: Decision) -> dict[str, Any] | None:
     if stage is None or decision.features is None:
         return None
     return {**stage, "features_base64": pack_features(decision.features), "feature_names_sha": FEATURES_SHA}
+
+
+def _rules(decision: Decision) -> dict[str, Any]:
+    """What the rules were given, best first: enough to apply them again. Vectors: base64 of little-endian float32."""
+    looked, ids = decision.looked, decision.ids
+    return {
+        "applied": [dict(rule) for rule in looked.rules],
+        "item_ids": ids[looked.rows].tolist(),
+        "new": ids[looked.new].tolist(),
+        "promoted": ids[looked.promoted].tolist(),
+        "vectors": {str(ids[row]): _packed(vector) for row, vector in looked.vectors.items()},
+    }
+
+
+def _packed(vector: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
 def _finite(value: float) -> float | None:

@@ -60,6 +60,11 @@ class Shelf:
     def lineup(self) -> Lineup:
         return self.table.lineup
 
+    @property
+    def indexed(self) -> int:
+        """Rows below this are in the index."""
+        return 0 if self.lineup.index is None else len(self.lineup.index)
+
     def row(self, item_id: str) -> int:
         """The row of an item, -1 if it is not on the shelf."""
         return self.table.row_of.get(item_id, -1)

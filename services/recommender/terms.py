@@ -78,6 +78,20 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """What the re-ranking rules were given, so that they can be applied again to the same."""
+
+    rows: Rows
+    """The slate before the first rule, best first."""
+    rules: tuple[Mapping[str, Any], ...] = ()
+    """Each rule that was applied, with its numbers, in order."""
+    new: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    promoted: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    vectors: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    """Embeddings of those that the index does not hold, as far as a rule asked for them."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """The answer and everything it was made from. Arrays are aligned with the pool they belong to."""
 
@@ -99,3 +113,6 @@ class Decision:
     dropped: tuple[tuple[str, str], ...]
     items_at_ms: int
     """When the item windows were read."""
+    manifests: Mapping[str, str]
+    """Model -> SHA-256 of the manifest of the version that served."""
+    looked: Looked

@@ -15,9 +15,9 @@ from feature_repo.events import ItemListed
 from models.ann_index import AnnIndex
 from models.cooccurrence import Cooccurrence
 from models.ranking_features import ITEM
+from models.rerank import RULES
 from services.recommender.lineup import Lineup
 from services.recommender.recommend import Recommender
-from services.recommender.rerank import RULES
 from services.recommender.shelf import Shelf, build_table, stock_shelf
 from services.recommender.sources import SOURCES
 from services.recommender.terms import Ask, Shopper

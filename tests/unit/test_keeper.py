@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 from adapters.model_server import InProcess
 from feature_repo.events import ItemListed
 from models.ranking_features import FEATURES, ITEM
+from models.rerank import RULES
 from services.recommender.keeper import Keeper
 from services.recommender.recommend import Recommender
-from services.recommender.rerank import RULES
 from services.recommender.sources import SOURCES
 from tests.unit.recommender_bundles import publish
 from tests.unit.recommender_world import BUDGETS, NOW, FakeShoppers, ask, catalogue_of, listed

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from adapters.decision_log import features_of
 from adapters.errors import Unavailable
 from models.ranking_features import FEATURES
+from models.rerank import RULES
 from services.recommender.lineup import Lineup
 from services.recommender.record import to_record
 from services.recommender.sources import SOURCES
@@ -184,6 +185,11 @@ async def test_the_record_holds_what_a_rebuild_needs() -> None:
     ranked, preranked = set(record["rank"]["item_ids"]), set(record["prerank"]["item_ids"])
     assert ranked <= preranked <= set(record["candidates"]["item_ids"])
     assert record["model_versions"]["features"] == "f" * 12
+    rules = record["rules"]
+    assert [rule["name"] for rule in rules["applied"]] == [rule.name for rule in RULES]
+    assert set(rules["item_ids"]) == ranked
+    assert set(rules["new"]) == {item for item in ranked if item.startswith("n")}
+    assert set(rules["vectors"]) <= set(rules["new"])
 
 
 async def test_a_late_re_ranking_keeps_the_stock_rule() -> None:

@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.recommender.rerank import RULES, Context, Rule, Slate, rerank
-from services.recommender.rerank.already_seen import AlreadySeen
-from services.recommender.rerank.freshness import Freshness
-from services.recommender.rerank.mmr import Mmr
-from services.recommender.rerank.promotions import Promotions
-from services.recommender.rerank.stock import Stock
+from models.rerank import RULES, Context, Rule, Slate, rerank
+from models.rerank.already_seen import AlreadySeen
+from models.rerank.freshness import Freshness
+from models.rerank.mmr import Mmr
+from models.rerank.promotions import Promotions
+from models.rerank.stock import Stock
 from services.recommender.shelf import Shelf
-from services.recommender.terms import Shopper
 from tests.unit.recommender_world import catalogue_of, lineup_of, listed, shelf_of
 
 SHELF = shelf_of(lineup_of(60), catalogue_of(60, new=10))
@@ -27,23 +26,25 @@ def slate_of(rows: list[int]) -> Slate:
 def context(
     shelf: Shelf = SHELF, k: int = 5, recent: tuple[str, ...] = (), sold_out: frozenset[str] = frozenset()
 ) -> Context:
-    return Context(shelf, Shopper("u1", recent=recent), k, lambda item: item not in sold_out)
+    rows = np.array([row for item in recent if (row := shelf.row(item)) >= 0], np.int64)
+    ids = shelf.table.ids
+    return Context(k, shelf.new, shelf.table.promoted, rows, lambda row: ids[row] not in sold_out, shelf.embeddings)
 
 
 def ordered(rule: Rule, rows: list[int], at: Context) -> list[int]:
-    slate, _, _ = rerank(slate_of(rows), at, (rule,))
+    slate = rerank(slate_of(rows), at, (rule,)).slate
     return slate.rows.tolist()
 
 
 def test_stock_drops_what_is_sold_out_and_says_so() -> None:
-    slate, dropped, _ = rerank(slate_of([3, 4, 5]), context(sold_out=frozenset({"i4"})), (Stock(),))
+    slate, dropped, _, _ = rerank(slate_of([3, 4, 5]), context(sold_out=frozenset({"i4"})), (Stock(),))
     assert slate.rows.tolist() == [3, 5]
     assert dropped == [(4, "stock")]
     assert slate.moved_by == {}
 
 
 def test_already_seen_goes_to_the_end_in_order() -> None:
-    slate, dropped, _ = rerank(slate_of([1, 2, 3, 4]), context(recent=("i3", "i1", "gone")), (AlreadySeen(),))
+    slate, dropped, _, _ = rerank(slate_of([1, 2, 3, 4]), context(recent=("i3", "i1", "gone")), (AlreadySeen(),))
     assert slate.rows.tolist() == [2, 4, 1, 3]
     assert dropped == []
     assert slate.moved_by == {1: ("already_seen",), 3: ("already_seen",)}
@@ -87,7 +88,7 @@ def test_every_rule_keeps_its_contract(rule: Rule, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, 100))
     sold_out = frozenset(f"i{j}" for j in data.draw(st.sets(st.integers(0, 59), max_size=20)))
     at = context(k=k, recent=("i5", "i6", "n1"), sold_out=sold_out)
-    slate, dropped, late = rerank(slate_of(rows), at, (rule,))
+    slate, dropped, late, _ = rerank(slate_of(rows), at, (rule,))
     assert not late
     assert sorted([*slate.rows.tolist(), *(row for row, _ in dropped)]) == sorted(rows)
     score_of = dict(zip(rows, slate_of(rows).scores.tolist(), strict=True))

@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from models.diversity import mmr
-from services.recommender.rerank.base import Context, Outcome, Slate, nothing_moved
-from services.recommender.terms import Scores
+from models.rerank.base import Context, Outcome, Scores, Slate, nothing_moved
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Mmr:
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
         head = slate.rows[: self.breadth * context.k]
-        embeddings = context.shelf.embeddings(head)
+        embeddings = context.embeddings(head)
         if embeddings is None or len(head) < 3:
             return nothing_moved(slate)
         first = mmr(falling(len(head)), embeddings, context.k, self.balance)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.recommender.rerank.base import Context, Outcome, Slate, nothing_moved
+from models.rerank.base import Context, Outcome, Slate, nothing_moved
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Freshness:
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
         n, k = len(slate.rows), min(context.k, len(slate.rows))
-        new = context.shelf.new[slate.rows]
+        new = context.new[slate.rows]
         lacking = math.ceil(self.share * k) - int(new[:k].sum())
         lifted = k + np.flatnonzero(new[k:])[: max(lacking, 0)]
         if k < 2 or len(lifted) == 0:

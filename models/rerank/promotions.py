@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.recommender.rerank.base import Context, Outcome, Slate, nothing_moved
+from models.rerank.base import Context, Outcome, Slate, nothing_moved
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Promotions:
     def apply(self, slate: Slate, context: Context) -> Outcome:
         if context.k < self.place:
             return nothing_moved(slate)
-        promoted = np.flatnonzero(context.shelf.table.promoted[slate.rows[: self.breadth * context.k]])
+        promoted = np.flatnonzero(context.promoted[slate.rows[: self.breadth * context.k]])
         if len(promoted) == 0 or promoted[0] < self.place:
             return nothing_moved(slate)
         rest = np.delete(np.arange(len(slate.rows)), promoted[0])

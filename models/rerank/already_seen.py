@@ -6,13 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.recommender.rerank.base import Context, Outcome, Slate
+from models.rerank.base import Context, Outcome, Slate
 
 
 class AlreadySeen:
     name: ClassVar[str] = "already_seen"
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
-        recent = [context.shelf.row(item) for item in context.shopper.recent]
-        seen = np.isin(slate.rows, recent)
+        seen = np.isin(slate.rows, context.recent)
         return Outcome(np.concatenate([np.flatnonzero(~seen), np.flatnonzero(seen)]), np.flatnonzero(seen))

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.recommender.shelf import Shelf
-from services.recommender.terms import Rows, Scores, Shopper
-
+Rows = NDArray[np.int64]
+Scores = NDArray[np.float64]
 Positions = NDArray[np.integer[Any]]
 
 
@@ -30,12 +29,18 @@ class Slate:
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may look at. `in_stock` asks the live catalogue, which is fresher than the shelf."""
+    """What a rule may look at; everything is by row. `in_stock` asks the live catalogue, fresher than the shelf."""
 
-    shelf: Shelf
-    shopper: Shopper
     k: int
-    in_stock: Callable[[str], bool]
+    new: NDArray[np.bool_]
+    """By row: listed lately."""
+    promoted: NDArray[np.bool_]
+    """By row."""
+    recent: Rows
+    """What the shopper touched last, newest first."""
+    in_stock: Callable[[int], bool]
+    embeddings: Callable[[Rows], NDArray[np.float32] | None]
+    """[n, d] L2-normalised of n rows, None where there are none."""
 
 
 class Outcome(NamedTuple):
@@ -54,25 +59,34 @@ class Rule(Protocol):
         """`order` holds distinct positions of the slate; a position that it lacks is dropped."""
 
 
+class Reranked(NamedTuple):
+    """`after[i]` is the slate after the i-th rule; it is shorter than the rules where `late`: time ran out."""
+
+    slate: Slate
+    dropped: list[tuple[int, str]]
+    """Row and the name of the rule that dropped it."""
+    late: bool
+    after: list[Slate]
+
+
 def nothing_moved(slate: Slate) -> Outcome:
     return Outcome(np.arange(len(slate.rows)), np.zeros(0, np.int64))
 
 
 def rerank(
     slate: Slate, context: Context, rules: Sequence[Rule], out_of_time: Callable[[], bool] = lambda: False
-) -> tuple[Slate, list[tuple[int, str]], bool]:
-    """Apply `rules` in order: (slate, dropped rows with the rule's name, whether time ran out before the last rule).
-
-    The first rule (stock) is always applied: it keeps what must not be shown off the page.
-    """
+) -> Reranked:
+    """Apply `rules` in order. The first (stock) is always applied: it keeps what must not be shown off the page."""
     dropped: list[tuple[int, str]] = []
+    after: list[Slate] = []
     for place, rule in enumerate(rules):
         if place > 0 and out_of_time():
-            return slate, dropped, True
+            return Reranked(slate, dropped, True, after)
         order, touched = rule.apply(slate, context)
         if len(order) < len(slate.rows):
             gone = np.setdiff1d(np.arange(len(slate.rows)), order)
             dropped += [(int(row), rule.name) for row in slate.rows[gone]]
         moved = {row: (*slate.moved_by.get(row, ()), rule.name) for row in slate.rows[touched].tolist()}
         slate = Slate(slate.rows[order], slate.scores[order], {**slate.moved_by, **moved})
-    return slate, dropped, False
+        after.append(slate)
+    return Reranked(slate, dropped, False, after)

@@ -6,13 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.recommender.rerank.base import Context, Outcome, Slate
+from models.rerank.base import Context, Outcome, Slate
 
 
 class Stock:
     name: ClassVar[str] = "stock"
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
-        ids = context.shelf.table.ids[slate.rows]
-        keep = np.array([context.in_stock(item_id) for item_id in ids], bool)
+        keep = np.array([context.in_stock(row) for row in slate.rows.tolist()], bool)
         return Outcome(np.flatnonzero(keep), np.zeros(0, np.int64))
