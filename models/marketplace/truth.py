@@ -35,3 +35,23 @@ def click_share(world: World, users: Ints, t: Ints, *, mission_known: bool = Tru
         category[bound] *= 1 - MISSION_SHARE
         category[bound, mission[bound]] += MISSION_SHARE
     return np.asarray(within * category[:, world.category])
+
+
+def click_chances(world: World, users: Ints, items: Ints, t: Ints) -> NDArray[np.float64]:
+    """The true chance [n, k] that each shopper [n] clicks each place of the feed `items` [n, k] at t [n] (ms).
+
+    An item that is not of this world (row -1) is never clicked.
+    """
+    known = items >= 0
+    utility = behaviour.affinity(world, users, np.where(known, items, 0), t)
+    places = np.arange(1, items.shape[1] + 1)
+    return np.where(known, behaviour.click_probability(utility, places), 0.0)
+
+
+def best_feed(world: World, users: Ints, t: Ints, k: int) -> Ints:
+    """The k items [n, k], best first, that each shopper is most likely to click at t [n]: listed and in stock."""
+    items = np.broadcast_to(np.arange(len(world.category)), (len(users), len(world.category)))
+    utility = behaviour.affinity(world, users, items, t)
+    utility[(world.listed_at[None, :] > t[:, None]) | (world.stock[None, :] == 0)] = -np.inf
+    top = np.argpartition(-utility, k, axis=1)[:, :k]
+    return np.asarray(np.take_along_axis(top, np.argsort(-np.take_along_axis(utility, top, 1), axis=1), 1))

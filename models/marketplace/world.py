@@ -6,14 +6,14 @@ Row n of an item array is the item `item_id(n)`, row n of a shopper array the sh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.marketplace import names
-from models.marketplace.config import DAY, HOUR, Scenario, WorldConfig
+from models.marketplace.config import DAY, HOUR, WorldConfig
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -69,17 +69,6 @@ class World:
         """Inverse of `arrays`; `arrays` is any mapping by name, an open .npz included. KeyError if one is missing."""
         config = WorldConfig(**{f.name: int(arrays[f"config_{f.name}"]) for f in fields(WorldConfig)})
         return cls(config=config, **{f.name: arrays[f.name] for f in fields(cls) if f.name != "config"})
-
-    def under(self, scenario: Scenario) -> World:
-        """This world after its taste shift: the first share of shoppers (by a fixed shuffle) have other tastes."""
-        if not scenario.taste_shift:
-            return self
-        order = np.random.default_rng([self.config.seed, 9]).permutation(len(self.taste))
-        moved = order[: round(scenario.taste_shift * len(order))]
-        taste, preference = self.taste.copy(), self.preference.copy()
-        taste[moved] = self.other_taste[moved]
-        preference[moved] = np.roll(preference[moved], 7, axis=1)
-        return replace(self, taste=taste, preference=preference)
 
 
 def item_id(row: int) -> str:

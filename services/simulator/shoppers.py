@@ -5,14 +5,16 @@ Does not know HTTP, Kafka or the clock: every method is told `now` (Unix millise
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from adapters.web import uuid7
 from feature_repo import events
-from models.marketplace import behaviour, history, names
+from models.marketplace import behaviour, history, names, scenarios
 from models.marketplace.config import Scenario
 from models.marketplace.world import COUNTRIES, DEVICES, Ints, World, item_id, seller_id, user_id
 
@@ -24,12 +26,17 @@ CROWD_SECONDS: Final = 30  # for so long the crowd of who may come is kept befor
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One shopper's session. `user` is a row of the world."""
+    """One shopper's session. `user` is a row of the world; country and device are None where they are not sent."""
 
     user: int
     session_id: str
-    country: str
-    device: str
+    country: str | None
+    device: str | None
+
+    def context(self) -> dict[str, str]:
+        """What a feed request says about where it comes from."""
+        said = {"device": self.device, "country": self.country}
+        return {name: value for name, value in said.items() if value is not None}
 
     def envelope(self, now: int) -> dict[str, Any]:
         return {
@@ -42,18 +49,37 @@ class Shoppers:
     """The live marketplace: who comes, what they do with what they see, what arrives."""
 
     def __init__(self, world: World, recent: Ints, scenario: Scenario, seed: int) -> None:
-        self.world = world.under(scenario)
+        self._planted = world
+        self.world = scenarios.under(world, scenario)
         self._recent = recent.copy()
         self._scenario = scenario
         self._rng = np.random.default_rng([world.config.seed, 5, seed])
         self._announced = world.config.as_of_ms
         self._crowd: tuple[int, Any] = (0, None)
+        self._newcomers = np.arange(world.config.shoppers, len(world.taste))
+        self._prices_announced = 0.0  # the price level that the catalogue knows
+
+    def change(self, scenario: Scenario) -> None:
+        """From now on this scenario holds."""
+        self._scenario, self.world = scenario, scenarios.under(self._planted, scenario)
 
     def arrivals(self, now: int) -> list[events.ItemListed]:
-        """Items listed since the last call (at first: since the end of history), always with the same event ids."""
-        rows = np.flatnonzero((self.world.listed_at > self._announced) & (self.world.listed_at <= now))
+        """Items listed since the last call (at first: since the end of history), always with the same event ids.
+
+        After a change of the price level also every item that is listed already, at its new price.
+        """
+        world = self.world
+        repriced: list[events.ItemListed] = []
+        if self._prices_announced != self._scenario.price_level:
+            self._prices_announced = self._scenario.price_level
+            repriced = [self._repriced(int(row), now) for row in np.flatnonzero(world.listed_at <= self._announced)]
+        rows = np.flatnonzero((world.listed_at > self._announced) & (world.listed_at <= now))
         self._announced = max(now, self._announced)
-        return [self._listing(int(row)) for row in rows]
+        return repriced + [self._listing(int(row)) for row in rows]
+
+    def _repriced(self, row: int, now: int) -> events.ItemListed:
+        price = int(behaviour.price_at(self.world, np.array([row]), np.array([now]))[0])
+        return msgspec.structs.replace(self._listing(row), event_id=uuid7(), event_time=now, price_cents=price)
 
     def _listing(self, row: int) -> events.ItemListed:
         world, category = self.world, names.CATEGORIES[int(self.world.category[row])].name
@@ -78,8 +104,14 @@ class Shoppers:
         if self._rng.random() > 0.8:
             device = int(self._rng.integers(len(DEVICES)))
         if self._rng.random() < self._scenario.traffic_mix:
-            country, device = RARE_COUNTRY, PHONE
+            user, country, device = int(self._rng.choice(self._newcomers)), RARE_COUNTRY, PHONE
+        if self._rng.random() < self._scenario.nulls:
+            return Visit(user, f"s-{uuid7()}", None, None)
         return Visit(user, f"s-{uuid7()}", COUNTRIES[country], DEVICES[device])
+
+    def is_heard(self) -> bool:
+        """Whether what a shopper does now reaches the collector at all."""
+        return bool(self._rng.random() >= self._scenario.silence)
 
     def opens_feed(self) -> bool:
         return bool(self._rng.random() < history.FEED_SHARE)
@@ -98,11 +130,15 @@ class Shoppers:
 
     def clicks_in_search(self, visit: Visit, now: int) -> list[int]:
         """Item rows clicked in one search of the whole catalogue, in order."""
-        user, t = np.array([visit.user]), np.array([now], np.int64)
+        return self.clicks_in_searches([visit], now)[0]
+
+    def clicks_in_searches(self, visits: Sequence[Visit], now: int) -> list[list[int]]:
+        """Item rows clicked in one search of each visit, drawn together."""
+        user, t = np.array([v.user for v in visits]), np.full(len(visits), now, np.int64)
         listed = np.flatnonzero((self.world.listed_at <= now) & (self.world.stock > 0))
         category = history.intents(self.world, user, t, self._rng)
         items, count = history.browse(self.world, user, t, category, listed, self._recent, self._rng)
-        return [int(i) for i in items[0, : count[0]] if i >= 0]
+        return [[int(i) for i in row[:n] if i >= 0] for row, n in zip(items, count, strict=True)]
 
     def puts_in_cart(self, visit: Visit, row: int, now: int) -> bool:
         fit = behaviour.fit(self.world, np.array([visit.user]), np.array([[row]]), np.array([now], np.int64))

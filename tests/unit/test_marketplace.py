@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.marketplace import behaviour, names, truth
 from models.marketplace.config import DAY, MINUTE, Scenario, WorldConfig
 from models.marketplace.history import KINDS, SLICE, History, draw_history
+from models.marketplace.scenarios import SEASON, under
 from models.marketplace.world import World, build_world
 
 CONFIG = WorldConfig(shoppers=400, items=500, days=10, seed=7, as_of_ms=1_795_000_020_000 // MINUTE * MINUTE)
@@ -106,10 +107,35 @@ def test_a_world_survives_its_file(drawn: tuple[World, History]) -> None:
 
 def test_taste_shift_changes_the_asked_share_of_shoppers(drawn: tuple[World, History]) -> None:
     world = drawn[0]
-    shifted = world.under(Scenario(taste_shift=0.25))
+    shifted = under(world, Scenario(taste_shift=0.25))
     moved = (shifted.taste != world.taste).any(1)
     assert moved.mean() == pytest.approx(0.25, abs=0.01)
-    assert world.under(Scenario()) is world
+    assert under(world, Scenario()) is world
+
+
+def test_a_season_moves_liking_and_prices_rise(drawn: tuple[World, History]) -> None:
+    world = drawn[0]
+    summer = under(world, Scenario(seasonal=0.6))
+    in_season = [c.name in SEASON for c in names.CATEGORIES]
+    assert summer.preference[:, in_season].sum(1).mean() > 0.6
+    np.testing.assert_allclose(summer.preference.sum(1), 1, atol=1e-5)
+    dear = under(world, Scenario(price_level=1.0))
+    np.testing.assert_array_equal(dear.price, 2 * world.price)
+
+
+def test_the_truth_about_a_feed(drawn: tuple[World, History]) -> None:
+    """The best feed is better than the one that was shown, and a shift makes yesterday's best feed worse."""
+    world, h = drawn
+    shown = h.shown["items"][-300:]
+    users, t = h.sessions["user"][h.shown["session"][-300:]], h.shown["t"][-300:]
+    best = truth.best_feed(world, users, t, 20)
+    assert (world.stock[best] > 0).all()
+    chances = truth.click_chances(world, users, best, t)
+    assert chances.shape == (300, 20)
+    assert chances.sum(1).mean() > 2 * truth.click_chances(world, users, shown, t).sum(1).mean()
+    shifted = under(world, Scenario(taste_shift=1.0))
+    assert truth.click_chances(shifted, users, best, t).sum(1).mean() < 0.6 * chances.sum(1).mean()
+    assert truth.click_chances(world, users[:1], np.full((1, 20), -1), t[:1]).sum() == 0
 
 
 @given(a=st.integers(0, 2**31), b=st.integers(0, 2**31))

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from adapters.errors import Misconfigured
 from feature_repo import events
@@ -19,7 +20,8 @@ from models.marketplace.config import HOUR, MINUTE, Scenario, WorldConfig
 from models.marketplace.history import draw_history
 from models.marketplace.world import World, build_world, item_id
 from services.recommender.api import Request
-from services.simulator.live import live, session
+from services.simulator.control import Control, Rate
+from services.simulator.live import live, searches, session
 from services.simulator.main import build, load_truth
 from services.simulator.shop_client import ShopClient
 from services.simulator.shoppers import Shoppers
@@ -48,7 +50,7 @@ class Shop:
         self._feed, self._count = feed, itertools.count()
 
     async def feed(self, user: str, context: dict[str, str]) -> tuple[str, list[str]] | None:
-        assert context.keys() == {"device", "country"}
+        assert context.keys() <= {"device", "country"}
         return None if self._feed is None else (f"request-{next(self._count)}", self._feed)
 
     async def send(self, batch: Sequence[events.Event]) -> bool:
@@ -131,7 +133,97 @@ def test_broken_units_and_traffic_mix(world: World) -> None:
     wrong, right = broken.cart(visit, 5, NOW, None), sane.cart(visit, 5, NOW, None)
     assert wrong.price_cents == right.price_cents // 100
     mixed = shoppers_of(world, "traffic_mix=1")
-    assert {(v.country, v.device) for v in (mixed.visit(NOW) for _ in range(20))} == {("SE", "phone")}
+    visits = [mixed.visit(NOW) for _ in range(20)]
+    assert {(v.country, v.device) for v in visits} == {("SE", "phone")}
+    assert all(v.user >= world.config.shoppers for v in visits), "a campaign brings shoppers nobody has seen before"
+
+
+async def test_nulls_are_not_sent_at_all(world: World) -> None:
+    shop = Shop([item_id(n) for n in range(20)])
+    await sessions(shoppers_of(world, "nulls=1"), shop, 20)
+    assert shop.sent
+    assert all(getattr(e, "device", None) is None and getattr(e, "country", None) is None for e in shop.sent)
+    assert b"device" not in events.encode(shop.sent[0]), "the column goes missing"
+
+
+async def test_a_silent_upstream_sends_impressions_only(world: World) -> None:
+    shop = Shop([item_id(n) for n in range(20)])
+    shoppers = shoppers_of(world, "silence=1")
+    await sessions(shoppers, shop, 40)
+    assert {type(e) for e in shop.sent} == {events.ProductsShown}
+    assert searches(shoppers, 50, NOW) == []
+
+
+def test_prices_rise_everywhere_and_the_catalogue_is_told(world: World) -> None:
+    shoppers, before = shoppers_of(world), shoppers_of(world)
+    assert shoppers.arrivals(NOW) == before.arrivals(NOW)
+    shoppers.change(Scenario(price_level=0.5))
+    told = shoppers.arrivals(NOW + 1000)
+    assert len(told) >= world.config.items, "every listed item has a new state"
+    visit = shoppers.visit(NOW)
+    old = before.click(visit, 5, NOW, None, None).price_cents
+    assert shoppers.click(visit, 5, NOW, None, None).price_cents == pytest.approx(1.5 * old, abs=1)
+    state = next(e for e in told if e.item_id == item_id(5))
+    assert (state.price_cents, state.event_time) == (pytest.approx(1.5 * old, abs=1), NOW + 1000)
+    assert shoppers.arrivals(NOW + 2000) == [], "once"
+    shoppers.change(Scenario())
+    assert len(shoppers.arrivals(NOW + 3000)) == len(told), "and told again when prices fall back"
+
+
+def test_searches_are_drawn_together_and_are_valid(world: World) -> None:
+    batch = searches(shoppers_of(world), 200, NOW)
+    kinds = Counter(type(e).__name__ for e in batch)
+    assert 400 < kinds["ProductClicked"] < 900
+    assert kinds["ProductAddedToCart"] > kinds["OrderPlaced"] > 0
+    for event in batch:
+        assert events.decode(event.topic, events.encode(event)) == event
+        assert getattr(event, "request_id", None) is None
+
+
+def test_what_was_told_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "scenario.json"
+    control = Control(path, Scenario(taste_shift=0.1), Rate(1.0))
+    control.set_scenario({"seasonal": 0.5}, reset=False, now_ms=NOW)
+    control.set_rate({"searches_per_second": 40})
+    again = Control(path, Scenario(), Rate(1.0))
+    assert again.scenario == Scenario(taste_shift=0.1, seasonal=0.5)
+    assert again.rate == Rate(1.0, 40.0)
+    assert again.since_ms == NOW
+    assert again.set_scenario({"nulls": 0.2}, reset=True, now_ms=NOW) == Scenario(nulls=0.2)
+    assert again.set_rate({"feeds_per_second": 9, "searches_per_second": None}) == Rate(9.0, 0.0)
+    path.write_text("{")
+    with pytest.raises(Misconfigured, match="delete it"):
+        Control(path, Scenario(), Rate(1.0))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/scenario", {"tastes": 0.5}, "unknown"),
+        ("/v1/scenario", {"taste_shift": 2}, "share between 0 and 1"),
+        ("/v1/scenario", {"fraud_ring": 0.5}, "not available"),
+        ("/v1/scenario", {"price_experiment": 0.5}, "not available"),
+        ("/v1/rate", {"feeds_per_second": -1}, "between 0 and 1000"),
+        ("/v1/rate", {"clicks": 1}, "clicks"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, path: str, body: dict[str, Any], says: str) -> None:
+    app, _ = build(Settings(home=tmp_path, _env_file=None))  # type: ignore[call-arg]
+    answer = TestClient(app).post(path, json=body)
+    assert answer.status_code == 422
+    assert says in answer.text
+    assert not (tmp_path / "scenario.json").exists()
+
+
+def test_scenario_and_rate_over_http(tmp_path: Path) -> None:
+    app, simulator = build(Settings(home=tmp_path, _env_file=None))  # type: ignore[call-arg]
+    client = TestClient(app)
+    told = client.post("/v1/scenario", json={"taste_shift": 0.5, "reset": True}).json()
+    assert told["scenario"]["taste_shift"] == 0.5
+    assert told["meaning"].keys() == told["scenario"].keys()
+    assert client.get("/v1/scenario").json() == told
+    assert client.post("/v1/rate", json={"searches_per_second": 50}).json()["searches_per_second"] == 50
+    assert client.get("/v1/rate").json()["feeds_per_second"] == simulator.control.rate.feeds_per_second == 1.0
 
 
 async def test_a_shop_that_is_down_is_counted_and_found_again(world: World, tmp_path: Path) -> None:
@@ -161,7 +253,7 @@ async def test_a_shop_that_is_down_is_counted_and_found_again(world: World, tmp_
 
 async def test_the_loop_ends_when_it_is_told(world: World) -> None:
     shop, stop = Shop([item_id(n) for n in range(20)]), asyncio.Event()
-    task = asyncio.create_task(live(shoppers_of(world), shop, 200.0, stop))  # type: ignore[arg-type]
+    task = asyncio.create_task(live(shoppers_of(world), shop, lambda: Rate(200.0), stop))  # type: ignore[arg-type]
     await asyncio.sleep(0.5)
     stop.set()
     await asyncio.wait_for(task, 2)
@@ -169,19 +261,19 @@ async def test_the_loop_ends_when_it_is_told(world: World) -> None:
 
 
 async def test_without_a_truth_it_waits_and_says_so(tmp_path: Path) -> None:
-    simulator, stop = build(Settings(home=tmp_path, _env_file=None)), asyncio.Event()  # type: ignore[call-arg]
+    simulator, stop = build(Settings(home=tmp_path, _env_file=None))[1], asyncio.Event()  # type: ignore[call-arg]
     task = asyncio.create_task(simulator.run(stop))
     await asyncio.sleep(0.05)
     assert "seed_history" in simulator.ready()["truth"]
     stop.set()
     await asyncio.wait_for(task, 5)
     own = Settings(home=tmp_path, data=tmp_path, _env_file=None)  # type: ignore[call-arg]
-    assert build(own).ready() == {}, "own data: nothing to simulate"
+    assert build(own)[1].ready() == {}, "own data: nothing to simulate"
 
 
 def test_wrong_scenarios_and_truths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"MINIMART_SIM_SCENARIO.*choose from"):
-        build(Settings(home=tmp_path, sim_scenario="nulls=0.5", _env_file=None))  # type: ignore[call-arg]
+        build(Settings(home=tmp_path, sim_scenario="fraud_ring=0.5", _env_file=None))  # type: ignore[call-arg]
     np.savez(tmp_path / "world.npz", taste=np.zeros(3))
     with pytest.raises(Misconfigured, match="make reset"):
         load_truth(tmp_path / "world.npz")
