@@ -12,6 +12,8 @@ from models.rerank.mmr import Mmr
 from models.rerank.promotions import Promotions
 from models.rerank.stock import Stock
 
+SOLD_OUT: Final = "sold_out"
+"""What drops a product that sold out after the stock rule had looked."""
 RULES: tuple[Rule, ...] = (Stock(), AlreadySeen(), Mmr(), Freshness(), Promotions())
 _KINDS: Final[Mapping[str, Any]] = {
     kind.name: kind for kind in (Stock, AlreadySeen, Mmr, Freshness, Promotions)
@@ -30,4 +32,4 @@ def rule_of(description: Mapping[str, Any]) -> Rule:
     return rule
 
 
-__all__ = ["RULES", "Context", "Reranked", "Rule", "Slate", "described", "rerank", "rule_of"]
+__all__ = ["RULES", "SOLD_OUT", "Context", "Reranked", "Rule", "Slate", "described", "rerank", "rule_of"]

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adapters.errors import Unavailable
 from adapters.model_server import ModelServer
-from models.rerank import Context, Rule, Slate, described, rerank
+from models.rerank import SOLD_OUT, Context, Rule, Slate, described, rerank
 from services.recommender.pool import PRERANKED, pool_of
 from services.recommender.run import Run
 from services.recommender.scoring import ranking_rows
@@ -67,9 +66,10 @@ class Recommender:
         order = _best(scores, len(best.rows)) if scores is not None else np.arange(len(best.rows))
         last = scores if scores is not None else best.fused if prescores is None else prescores[thin]
         slate, dropped, looked = self._rerank(run, query, ask.k, Slate(best.rows[order], last[order]))
+        placed, gone = self._placed(slate, pool, shelf, ask.k)
         return Decision(
             ask=ask,
-            placed=self._placed(slate, pool, shelf, ask.k),
+            placed=placed,
             model_versions={**shelf.lineup.versions, "features": self.feature_version},
             timings_ms=run.timings_ms(),
             degraded=run.degraded,
@@ -80,7 +80,7 @@ class Recommender:
             preranked=None if prescores is None else (pool.rows, prescores),
             ranked=None if scores is None else (best.rows, scores),
             features=rows,
-            dropped=tuple((str(shelf.table.ids[row]), rule) for row, rule in dropped),
+            dropped=tuple((str(shelf.table.ids[row]), rule) for row, rule in dropped + gone),
             items_at_ms=shelf.built_ms,
             manifests=shelf.lineup.manifests,
             looked=looked,
@@ -171,10 +171,22 @@ class Recommender:
         new, promoted = (before.rows[flags[before.rows]] for flags in (shelf.new, shelf.table.promoted))
         return slate, dropped, Looked(before.rows, rules, new, promoted, vectors)
 
-    def _placed(self, slate: Slate, pool: Pool, shelf: Shelf, k: int) -> tuple[Placed, ...]:
-        """The first k of the slate that can be bought, filled up with popular products where they are fewer."""
+    def _placed(
+        self, slate: Slate, pool: Pool, shelf: Shelf, k: int
+    ) -> tuple[tuple[Placed, ...], list[tuple[int, str]]]:
+        """The first k of the slate that can be bought, filled up with popular products where they are fewer.
+
+        And what of the slate sold out since the stock rule looked.
+        """
         ids, new = shelf.table.ids, shelf.new
-        chosen = list(islice((i for i, row in enumerate(slate.rows) if self.in_stock(ids[row])), k))
+        chosen, gone = list[int](), list[tuple[int, str]]()
+        for i, row in enumerate(slate.rows.tolist()):
+            if len(chosen) == k:
+                break
+            if self.in_stock(ids[row]):
+                chosen.append(i)
+            else:
+                gone.append((row, SOLD_OUT))
         rows = slate.rows[chosen].tolist()
         sources = pool.sources_of(rows) if rows else []
         placed = [
@@ -182,7 +194,7 @@ class Recommender:
                    slate.moved_by.get(row, ()))
             for place, (i, row, by) in enumerate(zip(chosen, rows, sources, strict=True), start=1)
         ]
-        return (*placed, *self._filling(placed, shelf, k))
+        return (*placed, *self._filling(placed, shelf, k)), gone
 
     def _filling(self, placed: Sequence[Placed], shelf: Shelf, k: int) -> list[Placed]:
         if len(placed) >= k:
