@@ -1,6 +1,6 @@
 """Typed settings: the only place that reads the environment. `.env.example` mirrors this file.
 
-Every key is read from `MINIMART_<NAME>` (or a line of `.env`). A missing, unknown or wrong value stops the
+Every key is read from `MINIMART_<NAME>`, a line of `.env`, or a file /run/secrets/minimart_<name>. A missing, unknown or wrong value stops the
 process in under two seconds with the key, the value, what is allowed and the fix.
 """
 
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent
+SECRETS = Path("/run/secrets")  # where Docker and Kubernetes put them: one file per key, e.g. minimart_redis_password
+DEFAULT_PASSWORDS = ("", "password", "password1234", "admin", "changeme", "minimart")
 
 
 class Settings(BaseSettings):
     """All knobs of one Minimart platform. Ports are moved together by `port_offset`, data lies under `home`."""
 
-    model_config = SettingsConfigDict(env_prefix="MINIMART_", env_file=ROOT / ".env", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MINIMART_", env_file=ROOT / ".env", extra="forbid", frozen=True,
+                                      secrets_dir=SECRETS if SECRETS.is_dir() else None)
 
     # Where and how
     home: Path = Field(ROOT / ".minimart", description="folder of everything the platform writes")
@@ -43,8 +47,29 @@ class Settings(BaseSettings):
     kafka_bootstrap: str = Field("", description="host:port[,host:port] of Kafka")
     kafka_partitions: int = Field(4, ge=1, le=512, description="partitions of every topic (co-partitioned, so one number)")
     redis_url: str = Field("", description="redis://host:port/db of the online store")
+    redis_password: str = Field("", repr=False, description="password of the online store")
     mlflow_uri: str = Field("", description="http(s) address of the MLflow server")
+    mlflow_user: str = Field("", description="user of the MLflow server, where it asks for one")
+    mlflow_password: str = Field("", repr=False, description="password of that user")
     triton_grpc: str = Field("", description="host:port of Triton's gRPC endpoint")
+    triton_http: str = Field("", description="host:port of Triton's HTTP endpoint")
+    clickhouse_url: str = Field("", description="http(s) address of ClickHouse's HTTP interface")
+    clickhouse_user: str = Field("default", description="user of ClickHouse")
+    clickhouse_password: str = Field("", repr=False, description="password of that user")
+
+    # Our own services: empty means the one on this machine, else http(s)://host:port
+    collector_url: str = Field("", description="where the collector is, for those who send it events")
+    recommender_url: str = Field("", description="where the recommender, or the balancer before it, is")
+    stream_features_url: str = Field("", description="where the stream worker's probes are")
+    event_log_url: str = Field("", description="where the event log's probes are")
+    shop_url: str = Field("", description="where the shop is")
+    simulator_url: str = Field("", description="where the simulator is")
+    analytics_url: str = Field("", description="where the analytics consumer's probes are")
+    controller_url: str = Field("", description="where the controller of rollouts is")
+    console_url: str = Field("", description="where the console is")
+    monitor_url: str = Field("", description="where the monitor is")
+    prometheus_url: str = Field("", description="where Prometheus is")
+    alertmanager_url: str = Field("", description="where Alertmanager is")
 
     # Stream worker
     stream_worker: str = Field("0", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="name of this stream worker; one per process")
@@ -85,8 +110,23 @@ class Settings(BaseSettings):
         return int(getattr(self, f"{part}_port")) + self.port_offset
 
     def url(self, part: str) -> str:
-        """`http://host:port` of one of our HTTP parts."""
-        return f"http://{self.host}:{self.port(part)}"
+        """`http://host:port` of one HTTP part: where its setting `<part>_url` says, else on this machine."""
+        elsewhere = str(getattr(self, f"{part}_url", "")).rstrip("/")
+        return elsewhere or f"http://{self.host}:{self.port(part)}"
+
+    @model_validator(mode="after")
+    def _no_default_credentials(self) -> Settings:
+        """In production every neighbour that takes a password has one, and none that stands in a manual."""
+        if self.environment == "development":
+            return self
+        weak = [
+            f"MINIMART_{name.upper()}_PASSWORD"
+            for name, address in (("redis", self.redis), ("mlflow", self.mlflow), ("clickhouse", self.url("clickhouse")))
+            if (getattr(self, f"{name}_password") or urlsplit(address).password or "") in DEFAULT_PASSWORDS
+        ]
+        if weak:
+            raise ValueError(f"{', '.join(weak)}: empty or a default; production needs passwords of your own")
+        return self
 
     @cached_property
     def kafka(self) -> str:
@@ -94,11 +134,13 @@ class Settings(BaseSettings):
 
     @cached_property
     def redis(self) -> str:
-        return self.redis_url or f"redis://{self.host}:{self.port('redis')}/0"
+        """With the password, if there is one: not for logs."""
+        return with_credentials(self.redis_url or f"redis://{self.host}:{self.port('redis')}/0", "", self.redis_password)
 
     @cached_property
     def mlflow(self) -> str:
-        return self.mlflow_uri or self.url("mlflow")
+        """With user and password, if there are any: not for logs."""
+        return with_credentials(self.mlflow_uri or self.url("mlflow"), self.mlflow_user, self.mlflow_password)
 
     @cached_property
     def triton(self) -> str:
@@ -131,9 +173,33 @@ class Settings(BaseSettings):
         return self.home / "truth"
 
     @property
+    def incidents(self) -> Path:
+        """Incident files: services/monitor and the drills, through adapters/incidents.py."""
+        return self.home / "incidents"
+
+    @property
+    def metrics(self) -> Path:
+        """Prometheus text files of programs that end, shown by services/monitor."""
+        return self.home / "metrics"
+
+    @property
     def work(self) -> Path:
         """Scratch and checkpoints of the pipelines."""
         return self.home / "work"
+
+
+def without_password(address: str) -> str:
+    """`address` as it may stand in a log."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def with_credentials(address: str, user: str, password: str) -> str:
+    """`address` with user and password in it, unless it has its own or there are none."""
+    parts = urlsplit(address)
+    if not password or parts.password:
+        return address
+    return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{parts.netloc}"))
 
 
 def load_settings() -> Settings:
@@ -141,9 +207,16 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [
-            f"settings: MINIMART_{'.'.join(str(p) for p in e['loc']).upper()} = {e.get('input')!r}: {e['msg']}; "
-            "see .env.example for what is allowed, and change it there or in the environment"
-            for e in error.errors()
-        ]
-        raise SystemExit("\n".join(lines)) from None
+        raise SystemExit("\n".join(map(_complaint, error.errors()))) from None
+
+
+def _complaint(error: Any) -> str:
+    """One wrong key in one line; never a password, and never all the values at once."""
+    if not error["loc"]:
+        return f"settings: {error['msg'].removeprefix('Value error, ')}; set it in .env or in the environment"
+    name = ".".join(map(str, error["loc"])).upper()
+    value = "..." if "PASSWORD" in name else repr(error.get("input"))
+    return (
+        f"settings: MINIMART_{name} = {value}: {error['msg']}; "
+        "see .env.example for what is allowed, and change it there or in the environment"
+    )

@@ -25,6 +25,7 @@ from adapters.errors import MinimartError, Unavailable
 from adapters.online_store import Key, connect, touched_key
 from feature_repo.plan import FeaturePlan
 from feature_repo.windows import DEDUP_HOURS, HOUR_MS
+from settings import without_password
 
 SEEN_SECONDS: Final = (DEDUP_HOURS + 2) * HOUR_MS // 1000
 REBUILD_LOCK: Final = "minimart:rebuild"
@@ -244,4 +245,4 @@ class _Translated:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, (redis.RedisError, OSError)):
-            raise Unavailable(f"the online store at {self._url} did not answer: {error!r}") from None
+            raise Unavailable(f"the online store at {without_password(self._url)} did not answer: {error!r}") from None

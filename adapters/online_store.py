@@ -24,6 +24,7 @@ from adapters.errors import Unavailable
 from feature_repo import tiles
 from feature_repo.plan import FeaturePlan, ViewPlan
 from feature_repo.windows import MINUTE_MS
+from settings import without_password
 
 Key = tuple[str, ...]
 NEVER: Final = Retry(NoBackoff(), 0)
@@ -68,7 +69,7 @@ class OnlineStore:
         try:
             found = await asyncio.wait_for(pipe.execute(), self._timeout_s)
         except (redis.RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the online store at {self._url} did not answer: {error!r}") from None
+            raise Unavailable(f"the online store at {without_password(self._url)} did not answer: {error!r}") from None
         values = iter(found)
         return [[feast_redis.bytes_of(next(values)) for _ in keys] for _, keys in asked]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from feast import FeatureStore
 
@@ -44,9 +45,10 @@ def compile_plan(folder: Path) -> FeaturePlan:
 
 def store(settings: Settings) -> FeatureStore:
     """The Feast store of this platform, over its registry, the Parquet history and Redis."""
-    address = settings.redis.removeprefix("redis://")
-    where, _, db = address.partition("/")
-    text = STORE.format(project=features.PROJECT, folder=settings.features.resolve(), redis=f"{where},db={db or 0}")
+    address = urlsplit(settings.redis)
+    redis = f"{address.hostname}:{address.port or 6379},db={address.path.strip('/') or 0}"
+    redis += f",password={address.password}" if address.password else ""
+    text = STORE.format(project=features.PROJECT, folder=settings.features.resolve(), redis=redis)
     write_atomically(settings.features / "feature_store.yaml", text.encode())
     return FeatureStore(repo_path=str(settings.features))
 

@@ -20,7 +20,7 @@ from adapters.feature_rebuild import rebuild
 from adapters.feature_state import FeatureState
 from feature_repo import events
 from feature_repo.plan import FeaturePlan
-from settings import Settings, load_settings
+from settings import Settings, load_settings, without_password
 
 _VIEW = "item_attributes"
 
@@ -94,7 +94,7 @@ def main() -> None:
     settings = load_settings()
     started = time.monotonic()
     written = materialize(settings, int(time.time() * 1000))
-    print(f"{written} keys in {time.monotonic() - started:.1f} s -> {settings.redis}")
+    print(f"{written} keys in {time.monotonic() - started:.1f} s -> {without_password(settings.redis)}")
 
 
 if __name__ == "__main__":
