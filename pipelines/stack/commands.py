@@ -34,6 +34,8 @@ def launch(part: Part, settings: Settings) -> Launch:
                 targets=[(one.name, target, one.metrics or "/metrics") for one, target in targets(settings)],
             )  # fmt: skip
         case "alertmanager":
-            return prometheus_server.launch_alertmanager(folder, host=host, port=settings.port("alertmanager"))
+            return prometheus_server.launch_alertmanager(
+                folder, host=host, port=settings.port("alertmanager"), monitor=settings.url("monitor")
+            )
         case name:
             return Launch((python_of(part.environment), "-m", f"services.{name}"))

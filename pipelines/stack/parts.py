@@ -83,6 +83,7 @@ PARTS: Final[tuple[Part, ...]] = (
     _service("recommender", "the ranking funnel", "POST /v1/recommendations", ("triton", "kafka"), page="/docs"),
     _service("shop", "the shop's pages", "click a few products", ("collector", "recommender"), page="/"),
     _service("simulator", "live shoppers", "make logs S=simulator", ("collector", "recommender")),
+    _service("monitor", "alerts become incidents", "GET /v1/incidents", (), page="/docs"),
     Part(
         "prometheus", "watch", "metrics and alert rules", ("prometheus",), "system",
         probe_path="/-/ready", page="/alerts", metrics="/metrics", try_there="which alerts fire",
@@ -90,7 +91,8 @@ PARTS: Final[tuple[Part, ...]] = (
     ),
     Part(
         "alertmanager", "watch", "groups and keeps alerts", ("alertmanager",), "system",
-        probe_path="/-/ready", page="/", metrics="/metrics", try_there="silence one", optional=True,
+        probe_path="/-/ready", page="/", metrics="/metrics", try_there="silence one", talks_to=("monitor",),
+        optional=True,
     ),
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from settings import ROOT
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 ALERTMANAGER_CONFIG = ROOT / "deploy" / "prometheus" / "alertmanager.yml"
+MONITOR = "http://monitor:8100"  # as alertmanager.yml names it, by its name among containers
 INSTALL = "apt install prometheus prometheus-alertmanager (macOS: brew install prometheus alertmanager)"
 
 
@@ -52,12 +53,14 @@ def launch(
     return Launch((command, *(f"--{key}={value}" for key, value in options.items())))
 
 
-def launch_alertmanager(folder: Path, *, host: str, port: int) -> Launch:
-    """One instance without gossip: its cluster port stays closed."""
+def launch_alertmanager(folder: Path, *, host: str, port: int, monitor: str) -> Launch:
+    """One instance without gossip: its cluster port stays closed. It tells the monitor at `monitor` (a URL)."""
     command = binary("prometheus-alertmanager", "alertmanager")
     folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "alertmanager.yml"
+    config.write_text(ALERTMANAGER_CONFIG.read_text().replace(MONITOR, monitor))
     options = {
-        "config.file": ALERTMANAGER_CONFIG, "storage.path": folder, "web.listen-address": f"{host}:{port}",
+        "config.file": config, "storage.path": folder, "web.listen-address": f"{host}:{port}",
         "cluster.listen-address": "", "log.level": "warn",
     }
     return Launch((command, *(f"--{key}={value}" for key, value in options.items())))
