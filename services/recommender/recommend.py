@@ -84,6 +84,7 @@ class Recommender:
             items_at_ms=shelf.built_ms,
             manifests=shelf.lineup.manifests,
             looked=looked,
+            embedding=query.embedding,
         )
 
     def _say_what_is_missing(self, run: Run, shelf: Shelf) -> None:

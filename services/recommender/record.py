@@ -31,6 +31,7 @@ def to_record(decision: Decision) -> dict[str, Any]:
         "user_features": {name: _finite(value) for name, value in decision.shopper.features.items()},
         "recent_items": list(decision.shopper.recent),
         "items_at_ms": decision.items_at_ms,
+        "query": None if decision.embedding is None else _packed(decision.embedding),
         "candidates": _candidates(decision),
         "prerank": _stage(decision, "preranked"),
         "rank": _ranked(decision),

@@ -116,3 +116,5 @@ class Decision:
     manifests: Mapping[str, str]
     """Model -> SHA-256 of the manifest of the version that served."""
     looked: Looked
+    embedding: NDArray[np.float32] | None
+    """The shopper in item space, as retrieval used it."""
