@@ -9,19 +9,36 @@ live windows hold shown rows only: all candidates and the shown ones differ by s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import ClickModel
+from models.drift.base import Rate
 from models.drift.columns import GRID, Column, category, numeric
 
 VERSION: Final = 1
 SHOWN: Final = 20
 LEAST_CLICKS: Final = 30
 """Fewer clicks than this do not make a calibration."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the requests: their scores, and clicks per shown product."""
+
+    requests: int
+    scores: Column
+    clicks: Rate
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"requests": self.requests, "scores": self.scores.as_dict(), "clicks": asdict(self.clicks)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Slice:
+        return cls(data["requests"], Column.from_dict(data["scores"]), Rate(**data["clicks"]))
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,12 @@ class Baseline:
     click_model: ClickModel | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Whatever the maker notes: source, model version, time range."""
+    seconds: float = 0.0
+    """How long the window was; 0 where volume means nothing, as in training data."""
+    asked: int = 0
+    """Requests in that time, sampled or not."""
+    clicks: Rate | None = None
+    slices: Mapping[str, Slice] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -46,6 +69,9 @@ class Baseline:
             "categories": [column.as_dict() for column in self.categories.values()],
             "label_shares": [float(f"{share:.6g}") for share in self.label_shares],
             "click_model": None if self.click_model is None else self.click_model.as_dict(), "meta": dict(self.meta),
+            "seconds": self.seconds, "asked": self.asked,
+            "clicks": None if self.clicks is None else asdict(self.clicks),
+            "slices": {name: part.as_dict() for name, part in self.slices.items()},
         }  # fmt: skip
 
     @classmethod
@@ -60,6 +86,8 @@ class Baseline:
             data["rows"], data["requests"], {c.name: c for c in columns}, Column.from_dict(data["scores"]),
             {c.name: c for c in categories}, tuple(data["label_shares"]),
             None if model is None else ClickModel.from_dict(model), data["meta"],
+            data["seconds"], data["asked"], None if data["clicks"] is None else Rate(**data["clicks"]),
+            {name: Slice.from_dict(part) for name, part in data["slices"].items()},
         )  # fmt: skip
 
 

@@ -80,6 +80,14 @@ class Column:
         """Where the distribution function bends."""
         return self._numbers if self.values else np.unique(np.asarray(self.quantiles))
 
+    def draw_quantiles(self, parts: int) -> Floats:
+        """The `parts` + 1 values that divide the non-null rows into equal parts."""
+        at = np.linspace(0, 1, parts + 1)
+        if self.values:
+            picked = np.searchsorted(np.cumsum(self.shares), at - 1e-9)
+            return self._numbers[np.minimum(picked, len(self.values) - 1)]
+        return np.interp(at, np.linspace(0, 1, len(self.quantiles)), self.quantiles)
+
     def draw(self, n: int) -> list[Any]:
         """`n` values spread as the column's non-null rows are; for pictures and reports, not for tests."""
         if not self.filled:

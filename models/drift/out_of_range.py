@@ -1,0 +1,26 @@
+"""Values outside of what the reference ever had, with a margin of a tenth of its range: broken units show here."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import numpy as np
+
+from models.drift.base import Comparison, Measurement, Thresholds
+from models.drift.columns import Column
+from models.drift.significance import share_tail
+
+_MARGIN: Final = 0.1
+
+
+class OutOfRange(Comparison):
+    name: ClassVar[str] = "out_of_range"
+    thresholds: ClassVar[Thresholds] = Thresholds(0.01, 0.05)
+    numbers_only: ClassVar[bool] = True
+
+    def distance(self, reference: Column, current: Column) -> Measurement:
+        margin = _MARGIN * (reference.high - reference.low) or 1e-6 * max(1.0, abs(reference.high))
+        low, high = np.array([reference.low - margin]), np.array([reference.high + margin])
+        value = float(current.cdf(low, below=True)[0] + 1 - current.cdf(high)[0])
+        p_value = share_tail(value, current.present, 0.0, reference.present)
+        return Measurement(max(0.0, value), p_value, f"[{reference.low:.4g}, {reference.high:.4g}]")

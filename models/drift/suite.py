@@ -1,0 +1,181 @@
+"""One window against one baseline: all detectors measure, the declaration decides, p-values are adjusted together.
+
+Data drift: the inputs moved (features, who asks). Prediction drift: the scores moved. Label drift: what is shown is
+clicked more or less than it was. Concept drift: the same scores in the same places are clicked more or less than the
+baseline's own calibration promises; a move of the inputs alone does not look like that. Operations: volume, latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from models.calibration import ClickModel
+from models.drift.base import LEAST, Level, Measurement, Rate, Thresholds
+from models.drift.baseline import Baseline
+from models.drift.columns import Column, category
+from models.drift.family import COMPARISONS, RATES, SEQUENTIAL
+from models.drift.significance import holm
+from models.drift.traffic import Traffic
+from models.drift.watched import BUDGET, CATEGORIES, CONFIDENCE, LATENCY, SCORE, WATCHED, Watch
+
+Kind = Literal["data", "label", "concept", "prediction", "operations"]
+KINDS: Final[tuple[Kind, ...]] = ("data", "label", "concept", "prediction", "operations")
+ALWAYS: Final = ("null_share", "new_categories", "out_of_range")
+FINE: Final = 256
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one detector says of one subject (a feature, a text, a slice, the traffic).
+
+    `decides` is false where the declaration leaves the decision to another method; `p_value` is adjusted for all
+    questions that decide. The level of a finding that does not decide is what it would be, for the reader.
+    """
+
+    kind: Kind
+    subject: str
+    detector: str
+    level: Level
+    decides: bool
+    value: float | None = None
+    p_value: float | None = None
+    detail: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.kind, self.subject, self.detector
+
+
+@dataclass(frozen=True)
+class _Asked:
+    kind: Kind
+    subject: str
+    detector: str
+    thresholds: Thresholds
+    decides: bool
+    found: Measurement | None
+
+
+def inspect(reference: Baseline, traffic: Traffic, *, same_hour: bool = False, budget: float = BUDGET) -> list[Finding]:
+    """Every finding about `traffic`. `same_hour`: the reference is of the same hour of the week, so that the windows of
+    counts are judged too. An empty window gives findings of insufficient data, except for its volume."""
+    current = traffic.baseline(grid=FINE)
+    asked = [*_columns(reference, current, same_hour), *_texts(reference, current), *_scores(reference, current)]
+    asked += [*_traffic(reference, current, traffic), *_outcomes(reference, traffic)]
+    return judge(asked, budget)
+
+
+def judge(asked: list[_Asked], budget: float) -> list[Finding]:
+    """Levels: beyond the threshold, and not by accident once all deciding questions are counted."""
+    counted = [i for i, a in enumerate(asked) if a.decides and a.found is not None and a.found.p_value is not None]
+    adjusted = dict(zip(counted, holm([_p(asked[i]) for i in counted]), strict=True))
+    findings = []
+    for i, question in enumerate(asked):
+        found = question.found
+        finding = Finding(question.kind, question.subject, question.detector, Level.INSUFFICIENT_DATA, question.decides)
+        if found is not None:
+            p_value = adjusted.get(i, found.p_value)
+            likely = p_value is None or p_value < budget
+            level = question.thresholds.level(found.value) if likely else Level.HEALTHY
+            finding = replace(finding, level=level, value=found.value, p_value=p_value, detail=found.detail)
+        findings.append(finding)
+    return findings
+
+
+def _p(question: _Asked) -> float:
+    return 1.0 if question.found is None or question.found.p_value is None else question.found.p_value
+
+
+def _compare(
+    kind: Kind, subject: str, reference: Column | None, current: Column | None, watch: Watch, decides: bool
+) -> Iterator[_Asked]:
+    """All comparisons of one column. A column that either side lacks is a question without an answer."""
+    for name, detector in COMPARISONS.items():
+        if name == "tail_shift" and watch.method != name:
+            continue
+        if name == "new_categories" and not (reference and reference.categorical):
+            continue
+        thresholds = watch.thresholds if name == watch.method else detector.thresholds
+        found = None if reference is None or current is None else detector.measure(reference, current)
+        yield _Asked(kind, subject, name, thresholds, name in ALWAYS or (decides and name == watch.method), found)
+
+
+def _columns(reference: Baseline, current: Baseline, same_hour: bool) -> Iterator[_Asked]:
+    same_encoder = _same(reference, current, "two_tower_version")
+    for name, watch in WATCHED.items():
+        decides = same_hour or not watch.seasonal
+        if watch.encoder and not same_encoder:
+            continue
+        yield from _compare("data", name, reference.columns.get(name), current.columns.get(name), watch, decides)
+
+
+def _texts(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
+    for name, watch in CATEGORIES.items():
+        if name in reference.categories:
+            now = current.categories.get(name, category(name, ()))
+            yield from _compare("data", name, reference.categories[name], now, watch, True)
+
+
+def _scores(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
+    """Scores of another model are another quantity: nothing is said about them."""
+    same = _same(reference, current, "ranker_version")
+    pairs: list[tuple[str, Column | None, Column | None, Watch]] = [("score", reference.scores, current.scores, SCORE)]
+    pairs.append(("confidence", reference.columns.get("confidence"), current.columns.get("confidence"), CONFIDENCE))
+    for name, before, now, watch in pairs:
+        yield from _compare("prediction", name, before if same else None, now, watch, True)
+    for name, part in current.slices.items():
+        if name in reference.slices and min(part.requests, reference.slices[name].requests) >= LEAST:
+            earlier = reference.slices[name].scores if same else None
+            found = None if earlier is None else COMPARISONS[SCORE.method].measure(earlier, part.scores)
+            yield _Asked("prediction", f"score where {name}", SCORE.method, SCORE.thresholds, True, found)
+
+
+def _traffic(reference: Baseline, current: Baseline, traffic: Traffic) -> Iterator[_Asked]:
+    volume = RATES["volume"]
+    found = volume.measure(Rate(reference.asked, reference.seconds), Rate(traffic.asked, traffic.seconds))
+    yield _Asked("operations", "volume", "volume", volume.thresholds, True, found)
+    before, now = reference.columns.get("total_ms"), current.columns.get("total_ms")
+    if before is not None and now is not None:
+        slow = COMPARISONS[LATENCY.method].measure(before, now)
+        yield _Asked("operations", "latency", LATENCY.method, LATENCY.thresholds, True, slow)
+
+
+def _outcomes(reference: Baseline, traffic: Traffic) -> Iterator[_Asked]:
+    """Label and concept drift, of all traffic and of each slice. A training baseline has no clicks of its own."""
+    parts = {"": traffic, **{f" where {name}": part for name, part in traffic.slices().items()}}
+    same = reference.meta.get("ranker_version") in (None, traffic.meta.get("ranker_version"))
+    model = reference.click_model if same and reference.clicks is not None else None
+    for where, part in parts.items():
+        before = reference.clicks
+        if where:
+            earlier = reference.slices.get(where.removeprefix(" where "))
+            if earlier is None or min(earlier.requests, part.requests) < LEAST:
+                continue
+            before = earlier.clicks
+        label, calibration = RATES["label_share"], RATES["calibration_error"]
+        found = None if before is None else label.measure(before, part.clicks())
+        yield _Asked("label", f"clicks{where}", label.name, label.thresholds, True, found)
+        error = None
+        if model is not None and before is not None:
+            error = calibration.measure(Rate(before.hits, before.hits, before.spread), part.calibration(model))
+        yield _Asked("concept", f"clicks given score{where}", calibration.name, calibration.thresholds, True, error)
+    if model is not None and traffic.requests:
+        yield from _sequence(traffic, model)
+
+
+def _sequence(traffic: Traffic, model: ClickModel) -> Iterator[_Asked]:
+    """Where in the window the stream of surprises changed; reported beside the calibration error, which decides."""
+    surprises = traffic.surprises(model)
+    for name in ("adwin", "page_hinkley"):
+        detector = SEQUENTIAL[name]()
+        at = next((i for i, value in enumerate(surprises) if detector.update(float(value))), None)
+        found = Measurement(0.0 if at is None else 1.0, None, "" if at is None else f"after {at + 1} requests")
+        enough = found if len(surprises) >= LEAST else None
+        yield _Asked("concept", "surprise", name, Thresholds(1.0, 1.0), False, enough)
+
+
+def _same(reference: Baseline, current: Baseline, version: str) -> bool:
+    """Whether both are of one model version, or the reference does not say of which it is."""
+    return reference.meta.get(version) in (None, current.meta.get(version))
