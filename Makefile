@@ -1,4 +1,5 @@
 # The front door. Bare `make` prints what each verb does; CI uses the same verbs.
+# STACK=compose does a verb on the composed platform instead (Docker; nothing of .venv).
 # Variables: S= part, JSON=1, YES=1, FOLLOW=1, RATE= SECONDS= of a load test, DATA= folder and MAPPING= file with your own
 # data, ARGS= for pytest, PYTHON= interpreter to build from; every MINIMART_* of .env.example works from the environment.
 
@@ -11,6 +12,17 @@ STACK_CLI := $(PLATFORM) -m pipelines.stack
 RATE ?= 50
 SECONDS ?= 30
 STACK ?= native
+
+ifeq ($(STACK),compose)
+# The same programs, in a container of the composed network.
+PLATFORM := pipelines/stack/compose/inside
+TRAINING := pipelines/stack/compose/inside
+STACK_CLI := $(PYTHON) -m pipelines.stack.compose
+BOOTSTRAP := :
+export PYTHON
+else ifneq ($(STACK),native)
+$(error STACK=$(STACK) is not known: native or compose)
+endif
 
 # Threads that wait for one another sleep: training shares its cores with the platform.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -30,11 +42,11 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  %-22s %s\n", $$1, $$2}'
 
 demo: ## set up, seed, train, serve; DATA=folder [MAPPING=file.toml] for your own data
-	@$(BOOTSTRAP) platform training triton
+	@$(BOOTSTRAP) platform training triton clickhouse
 	@$(STACK_CLI) demo
 
 test: ## the whole test suite; ARGS="-k name" for a part of it
-	@$(BOOTSTRAP) platform training triton dev
+	@$(BOOTSTRAP) platform training triton clickhouse dev
 	@$(DEV)/python -m pytest $(ARGS)
 
 check: ## ruff, mypy and the import walls
@@ -95,5 +107,5 @@ env-example: $(PLATFORM) ## write .env.example again from settings.py
 lock: ## compile requirements/*.in again, with hashes and without index addresses
 	@$(PYTHON) deploy/native/lock.py $(ARGS)
 
-$(PLATFORM) $(TRAINING):
-	@$(BOOTSTRAP) platform training triton
+$(sort $(PLATFORM) $(TRAINING)):
+	@$(BOOTSTRAP) platform training triton clickhouse

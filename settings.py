@@ -27,6 +27,9 @@ class Settings(BaseSettings):
 
     # Where and how
     home: Path = Field(ROOT / ".minimart", description="folder of everything the platform writes")
+    output: Path | None = Field(None, description="folder for what people read: load samples, pictures, reports; empty: home")
+    memory_needed_gib: float = Field(4, ge=0, le=4096, description="least memory of the machine, in GiB; 0: do not ask")
+    disk_needed_gib: float = Field(2, ge=0, le=65536, description="least free disk space for `home`, in GiB; 0: do not ask")
     environment: Literal["development", "production"] = Field("development", description="default secrets are refused in production")
     host: str = Field("127.0.0.1", description="address that our services listen on; loopback unless you ask")
     port_offset: int = Field(0, ge=0, le=30000, description="added to every port, so that two platforms can run side by side")
@@ -145,6 +148,11 @@ class Settings(BaseSettings):
     @cached_property
     def triton(self) -> str:
         return self.triton_grpc or f"{self.host}:{self.port('triton_grpc')}"
+
+    @property
+    def out(self) -> Path:
+        """Where programs put what people read: samples, pictures, reports."""
+        return self.output or self.home
 
     # The folders under `home`, each written by the one part named beside it
     @property

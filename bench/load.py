@@ -3,8 +3,8 @@
     python -m bench.load --rate 50 --seconds 30
 
 Shoppers are drawn by Zipf's law from the published ones, 5 % are new visitors, surfaces as in a shop. Every run keeps
-its raw samples, a summary and a picture under <home>/bench/; `--save FILE.json` also writes the summary to FILE.json
-and the samples beside it. Ends with 1 if an answer failed (429, load that was shed, is counted apart).
+its raw samples, a summary and a picture under bench/ of MINIMART_OUTPUT or home; `--save FILE.json` also writes the
+summary to FILE.json and the samples beside it. Ends with 1 if an answer failed (429, load that was shed, is apart).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from adapters.bundles import load_current
+from adapters.pointers import load_current
 from adapters.errors import Corrupt
 from bench.client import Reply, drive, poisson_times
 from bench.samples import Samples, percentiles, picture, samples_of, summary, write
@@ -70,8 +71,9 @@ def run(settings: Settings, rate: float, seconds: float, seed: int, *, quiet: bo
                 note = f"median now {np.median(recent[-max(int(rate), 1):]):.0f} ms"
                 bar.update(task, completed=len(recent), note=note)
 
-        port = settings.port("recommender")
-        replies = asyncio.run(drive(settings.host, port, "/v1/recommendations", times, bodies, on_reply=on_reply))
+        url = urlsplit(settings.url("recommender"))
+        host, port = str(url.hostname), url.port or 80
+        replies = asyncio.run(drive(host, port, "/v1/recommendations", times, bodies, on_reply=on_reply))
     return samples_of(replies)
 
 
@@ -155,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"nobody answered at {settings.url('recommender')}: is it running? `make status`, `make demo`")
         return 1
     figures = summary(samples, rate=options.rate, seconds=options.seconds, seed=options.seed)
-    folder = settings.home / "bench" / f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder = settings.out / "bench" / f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     write(samples, figures, folder / "summary.json")
     picture(samples, folder / "latency.png", f"{options.rate:g} requests a second for {options.seconds:g} s")
     if options.save:

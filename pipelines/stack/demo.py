@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from rich.table import Table
 
-from adapters import bundles, event_lake, provenance
+from adapters import event_lake, pointers, provenance
 from adapters.code_digest import code_digest
 from adapters.errors import MinimartError, Unavailable
 from adapters.kafka import ensure_topics
@@ -37,7 +37,8 @@ def demo(settings: Settings) -> bool:
     """Bring the whole platform up and leave it running; gives whether every part is ready and a feed was answered."""
     identity = preflight.identity_of(settings)
     preflight.check_state(settings.home)
-    preflight.check_disk(settings.home)
+    preflight.check_disk(settings.home, settings.disk_needed_gib)
+    preflight.check_memory(settings.memory_needed_gib)
     supervisor = Supervisor(settings.home)
     moved = preflight.take_home(settings, identity, running=supervisor.alive)
     runner = Runner(settings.home, console)
@@ -46,12 +47,15 @@ def demo(settings: Settings) -> bool:
     with _stopped_on_interrupt(supervisor, began_running=supervisor.alive):
         programs = _programs(settings, runner)
         _start_manager(supervisor, programs, settings, runner)
-        _start(supervisor, ("infrastructure", "watch"), settings)
+        _start(supervisor, ("infrastructure",), settings)
         _infrastructure(settings, runner)
         for step in steps(identity):
             runner.run(step)
         _start(supervisor, ("service",), settings)
-        well = _wait(supervisor, native(settings), settings, runner)
+        parts = native(settings)
+        well = _wait(supervisor, tuple(part for part in parts if part.kind != "watch"), settings, runner)
+        _start(supervisor, ("watch",), settings)  # last, so that no alert fires for what has not been started yet
+        well = _wait(supervisor, tuple(part for part in parts if part.kind == "watch"), settings, runner) and well
         well = _answer(settings) and well
         _report(settings, runner)
     if well:
@@ -215,7 +219,7 @@ def _answer(settings: Settings) -> bool:
 def _some_user(settings: Settings) -> str:
     """A shopper that the models know."""
     with contextlib.suppress(MinimartError, OSError, KeyError, IndexError):
-        return bundles.load_current(settings.published)["two-tower"].path("users.txt").read_text().split("\n", 1)[0]
+        return pointers.load_current(settings.published)["two-tower"].path("users.txt").read_text().split("\n", 1)[0]
     return "visitor"
 
 

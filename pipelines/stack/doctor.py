@@ -63,7 +63,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
     )  # fmt: skip
     folder = settings.home if settings.home.exists() else settings.home.parent
     free = shutil.disk_usage(folder).free
-    roomy = free >= preflight.DISK_NEEDED
+    roomy = free >= settings.disk_needed_gib * GIB
     yield Finding("disk", roomy, f"{free / GIB:.1f} GiB free for {settings.home}", "" if roomy else "set MINIMART_HOME")
 
 

@@ -7,9 +7,10 @@ It is data only: how a part is started stands in `commands.py`, whether it is we
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from settings import Settings
+if TYPE_CHECKING:  # the composed stack's verbs read this list with a plain Python that has no pydantic
+    from settings import Settings
 
 Kind = Literal["infrastructure", "service", "watch"]
 Probe = Literal["tcp", "redis", "http"]

@@ -19,11 +19,11 @@ from settings import Settings
 
 STATE_VERSION = 1  # of what lies under home; raised when an older home cannot be read any more
 STATE = ("kafka", "redis", "mlflow", "published")  # folders that only a platform writes
-DISK_NEEDED = 2 << 30
-MEMORY_NEEDED = 4 << 30
+GIB = 1 << 30
+NATIVE_FIX = "drop it with `make reset`, or set MINIMART_HOME to another folder"
 
 
-def check_state(home: Path) -> None:
+def check_state(home: Path, fix: str = NATIVE_FIX) -> None:
     """Refuse a home that another version of the platform wrote; mark a new one as ours."""
     file = home / "VERSION"
     if not file.exists() and not any((home / folder).exists() for folder in STATE):
@@ -33,18 +33,27 @@ def check_state(home: Path) -> None:
     found = file.read_text().strip() if file.exists() else "none"
     if found != str(STATE_VERSION):
         raise Misconfigured(
-            f"the state in {home} is of version {found}, this platform reads version {STATE_VERSION}: drop it with "
-            "`make reset`, or set MINIMART_HOME to another folder"
+            f"the state in {home} is of version {found}, this platform reads version {STATE_VERSION}: {fix}"
         )
 
 
-def check_disk(home: Path, needed: int = DISK_NEEDED) -> None:
+def check_disk(home: Path, needed_gib: float, fix: str = "or set MINIMART_HOME to a folder on a larger disk") -> None:
     """Refuse to start where the disk would fill up."""
     free = shutil.disk_usage(home if home.exists() else home.parent).free
-    if free < needed:
+    if free < needed_gib * GIB:
         raise Misconfigured(
-            f"{free / 2**30:.1f} GiB are free for {home}, {needed / 2**30:.0f} GiB are needed: free some, or set "
-            "MINIMART_HOME to a folder on a larger disk"
+            f"{free / GIB:.1f} GiB are free for {home}, {needed_gib:g} GiB are needed (MINIMART_DISK_NEEDED_GIB): free "
+            f"some, {fix}"
+        )
+
+
+def check_memory(needed_gib: float, fix: str = "close something, or") -> None:
+    """Refuse to start where the memory does not suffice."""
+    total = psutil.virtual_memory().total
+    if total < needed_gib * GIB:
+        raise Misconfigured(
+            f"too little memory: this machine has {total / GIB:.1f} GiB, {needed_gib:g} GiB are needed: {fix} set "
+            "MINIMART_MEMORY_NEEDED_GIB lower to try all the same"
         )
 
 
@@ -94,6 +103,16 @@ def take_home(settings: Settings, identity: dict[str, Any], *, running: bool) ->
         ) from None
     file.write_text(json.dumps(identity, indent=1))
     return f"other data was asked for ({changes}): {aside} keeps what was here"
+
+
+def check_identity(settings: Settings, identity: dict[str, Any], fix: str) -> None:
+    """Refuse data that came from elsewhere than what is asked for; remember what is asked for where there is none."""
+    file = settings.home / "identity.json"
+    if not file.exists():
+        file.write_text(json.dumps(identity, indent=1))
+    elif (held := json.loads(file.read_text())) != identity:
+        changes = _changes(held, identity)
+        raise Misconfigured(f"the data in {settings.home} is of another marketplace ({changes}): {fix}")
 
 
 def aside_of(home: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import Misconfigured
-from pipelines.stack import preflight
+from pipelines.stack import preflight, volumes
 from pipelines.stack.parts import BY_NAME
 from settings import Settings
 
@@ -59,7 +59,29 @@ def test_state_of_another_version_is_refused_with_the_fix(tmp_path: Path, found:
 
 def test_a_full_disk_is_refused_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"are needed.*MINIMART_HOME"):
-        preflight.check_disk(tmp_path, needed=1 << 60)
+        preflight.check_disk(tmp_path, 1e9)
+
+
+def test_too_little_memory_is_refused_with_the_fix() -> None:
+    preflight.check_memory(0.1)
+    with pytest.raises(Misconfigured, match=r"too little memory.*MINIMART_MEMORY_NEEDED_GIB"):
+        preflight.check_memory(1e6)
+
+
+def test_the_composed_preflight_says_what_to_do(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "data", sim_shoppers=100)
+    assert "100 shoppers" in volumes.check(settings)
+    volumes.check(settings)
+    for other, says in (
+        ({"sim_shoppers": 200}, "shoppers: 100 there, 200 asked.*down -v"),
+        ({"disk_needed_gib": 60_000.0}, "GiB are needed.*docker system prune"),
+        ({"memory_needed_gib": 4000.0}, "too little memory.*Docker Desktop"),
+    ):
+        with pytest.raises(Misconfigured, match=says):
+            volumes.check(settings.model_copy(update=other))
+    (settings.home / "VERSION").write_text("0\n")
+    with pytest.raises(Misconfigured, match=r"version 0, this platform reads version 1.*docker compose down -v"):
+        volumes.check(settings)
 
 
 def test_other_data_sets_the_home_aside_and_brings_it_back(settings: Settings, tmp_path: Path) -> None:
