@@ -1,8 +1,8 @@
 """Makes the Python environments under .venv from the hash-locked sets in requirements/. Standard library only.
 
-    python3 deploy/native/bootstrap.py platform training triton      what `make demo` needs
-    python3 deploy/native/bootstrap.py dev                           what `make test` needs
-    python3 deploy/native/bootstrap.py --doctor                      says what is missing, changes nothing
+    python3 deploy/native/bootstrap.py platform training triton clickhouse     what `make demo` needs
+    python3 deploy/native/bootstrap.py dev                                     what `make test` needs
+    python3 deploy/native/bootstrap.py --doctor                                says what is missing, changes nothing
 
 Each set is made once and again when its lock file or the Python changes. An interrupted run goes on where it stopped.
 The machine's own pip settings (index, certificates, proxy) are honoured: uv, which does the work, is told what pip
@@ -25,9 +25,16 @@ LOCKS = {
     "platform": ["platform.txt"],
     "training": ["training.txt"],
     "triton": ["triton.txt", "triton-server.txt"],
+    "clickhouse": ["clickhouse.txt"],
     "dev": ["dev.txt"],
 }
-GIB = {"platform": 1.0, "training": 6.0, "triton": 1.0, "dev": 6.5}
+GIB = {"platform": 1.0, "training": 6.0, "triton": 1.0, "clickhouse": 0.8, "dev": 6.5}
+# Sets that the platform goes on without where their wheel does not exist: (systems, machines, what takes their place)
+MACHINES = ("x86_64", "aarch64", "arm64")
+OPTIONAL = {
+    "triton": (("linux",), MACHINES, "models run in the recommender"),
+    "clickhouse": (("linux", "darwin"), MACHINES, "decisions stay in Kafka and the lake"),
+}
 WANTED = ((3, 11), (3, 12))
 CUDA = ("torch==", "nvidia-", "triton==", "cuda-")
 # pip's settings and the variables by which uv knows them
@@ -73,15 +80,15 @@ def prepare(names, python):
     uv = install_uv(python)
     environment = uv_environment()
     for name in names:
-        if name == "triton" and not triton_possible():
-            print("triton: its wheel is for Linux on x86-64 and arm64 only; going on without it")
+        if not possible(name):
+            print(f"{name}: there is no wheel of it for this machine; going on without it, {OPTIONAL[name][2]}")
             continue
         try:
             make(name, python, uv, environment)
         except Stop:
-            if name != "triton":
+            if name not in OPTIONAL:
                 raise
-            print("triton: could not be installed here; going on without it, models run in the recommender")
+            print(f"{name}: could not be installed here; going on without it, {OPTIONAL[name][2]}")
 
 
 # Python
@@ -109,8 +116,10 @@ def version_of(python):
     return tuple(map(int, done.stdout.split())) if done.returncode == 0 else None
 
 
-def triton_possible():
-    return sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+def possible(name):
+    """Whether the set can exist on this machine."""
+    systems, machines, _ = OPTIONAL.get(name, ((sys.platform,), (platform.machine(),), ""))
+    return sys.platform in systems and platform.machine() in machines
 
 
 def check_disk(names):
@@ -128,7 +137,7 @@ def check_disk(names):
 
 def is_made(name, python):
     stamp = VENVS / name / "stamp"
-    if name == "triton" and not triton_possible():
+    if not possible(name):
         return True
     return stamp.exists() and stamp.read_text() == stamp_of(name, python)
 

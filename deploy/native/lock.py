@@ -1,7 +1,8 @@
 """Compiles requirements/*.in into hash-locked files that hold for Python 3.11 and 3.12 on every system.
 
 No index address is written into them. `dev` is resolved first; the other sets are subsets of it, pinned to the same
-versions, so that a test runs what production runs. Existing pins are kept; give --upgrade to move them.
+versions, so that a test runs what production runs (but for MLflow's server, whose S3 client cannot live with the newest
+plotting library). Existing pins are kept; give --upgrade to move them.
 """
 
 import sys
@@ -16,6 +17,8 @@ SETS = {
     "serving": ["-c", "dev.txt"],
     "triton": ["-c", "dev.txt"],
     "triton-server": ["--no-deps"],
+    "clickhouse": ["--no-deps"],
+    "mlflow": [],
     "bootstrap": [],
 }
 

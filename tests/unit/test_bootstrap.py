@@ -107,7 +107,7 @@ def test_a_full_disk_is_said_before_the_download(bootstrap: ModuleType, monkeypa
 
 def test_an_unknown_set_is_refused_with_the_known_ones(bootstrap: ModuleType, capsys) -> None:
     assert bootstrap.main(["everything"]) == 2
-    assert "platform, training, triton, dev; got everything" in capsys.readouterr().err
+    assert "platform, training, triton, clickhouse, dev; got everything" in capsys.readouterr().err
 
 
 def test_a_failing_command_shows_what_it_said(bootstrap: ModuleType) -> None:
