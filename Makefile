@@ -35,7 +35,7 @@ export MINIMART_MAPPING := $(abspath $(MAPPING))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test status urls logs down reset doctor walk load evaluate bench check evidence env-example lock replay-dead-letters kill start
+.PHONY: help demo test status urls logs down reset doctor walk why load evaluate bench check evidence dashboards env-example lock replay-dead-letters kill start
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
@@ -81,6 +81,9 @@ doctor: ## what this machine has, what is missing and how to install it, ports i
 walk: $(PLATFORM) ## send one click and follow it through every hop
 	@$(PLATFORM) -m pipelines.walk
 
+why: $(PLATFORM) ## say why: ID=request_id (else the newest) [ITEM=id] [JSON=1]; SAMPLE=100 makes 100 decisions again
+	@$(PLATFORM) -m pipelines.why $(ID) $(if $(ITEM),--item "$(ITEM)") $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JSON),--json)
+
 load: $(PLATFORM) ## open-loop load on the recommender: RATE=50 SECONDS=30
 	@$(PLATFORM) -m bench.load --rate $(RATE) --seconds $(SECONDS)
 
@@ -100,6 +103,9 @@ start: $(PLATFORM) ## start one part that was killed: S=name
 
 replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--help" says how
 	@$(TRAINING) -m pipelines.replay_dead_letters $(ARGS)
+
+dashboards: $(PLATFORM) ## write Grafana's dashboards again from pipelines/dashboards
+	@$(PLATFORM) -m pipelines.dashboards
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example
