@@ -56,6 +56,11 @@ class Catalogue:
     def get(self, item_id: str) -> ItemListed | None:
         return self._items.get(item_id)
 
+    def title(self, item_id: str) -> str:
+        """The item's title, its id where it is not known."""
+        item = self.get(item_id)
+        return item_id if item is None else item.title
+
     def __len__(self) -> int:
         return len(self._items)
 
