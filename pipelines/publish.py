@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from adapters.bundle_archive import keep
 from adapters.bundles import Bundle, set_current, write_bundle
 from adapters.errors import Corrupt, Unavailable
 from adapters.model_repository import load, put_version
@@ -39,6 +40,7 @@ def run(context: Context, stage: Stage) -> None:
         config = ROOT / "deploy" / "triton" / model / "config.pbtxt"
         put_version(settings.triton_models, model, config, int(bundles[name].version), bundles[name].path(file))
     _load_into_triton(context)
+    keep(settings.published, bundles)
     set_current(settings.published, bundles)
     _tag(context, bundles)
     _forget_old(settings.published, bundles)
