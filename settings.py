@@ -108,6 +108,20 @@ class Settings(BaseSettings):
     budget_rerank_ms: float = Field(40, gt=0, le=10_000)
     recommender_in_flight: int = Field(16, ge=1, le=10_000, description="requests answered at once; more are shed with 429")
 
+    # Rollout: how a challenger comes into use, and when the controller lets one be trained
+    rollout_step_s: float = Field(60, gt=0, le=86_400, description="seconds that a canary step lasts at least")
+    rollout_shadow_s: float = Field(30, gt=0, le=86_400, description="seconds of shadow traffic at least")
+    rollout_least_requests: int = Field(200, ge=1, description="canary answers that a step needs before the next")
+    rollout_least_shadow: int = Field(50, ge=1, description="shadow scores that the first canary step needs")
+    rollout_timeout_s: float = Field(1800, gt=0, le=604_800, description="seconds after which a step without enough answers is rolled back")
+    rollout_cooldown_s: float = Field(1800, ge=0, le=604_800, description="seconds after a rollout without automatic retraining")
+    rollout_max_retrains_per_day: int = Field(4, ge=0, le=1000, description="automatic retrains within 24 hours")
+    rollout_alpha: float = Field(0.05, gt=0, lt=1, description="share of harmless challengers that may be rolled back by chance")
+    rollout_gate_bypass: bool = Field(False, description="drills only: lets a challenger around the gate; refused in production")
+    drift_every_s: float = Field(60, gt=0, le=86_400, description="seconds between drift checks")
+    drift_window: str = Field("1h", pattern=r"^[0-9]+[smhd]$", description="window of the scheduled drift checks")
+    drift_confirmations: int = Field(2, ge=1, le=100, description="drift reports in a row before a retrain")
+
     def port(self, part: str) -> int:
         """The port of a part with the offset added, e.g. `port("recommender")` or `port("triton_grpc")`."""
         return int(getattr(self, f"{part}_port")) + self.port_offset
@@ -189,6 +203,16 @@ class Settings(BaseSettings):
     def metrics(self) -> Path:
         """Prometheus text files of programs that end, shown by services/monitor."""
         return self.home / "metrics"
+
+    @property
+    def rollout(self) -> Path:
+        """Audit log and a copy of the rollout's state: services/controller."""
+        return self.home / "rollout"
+
+    @property
+    def gate_bypass_allowed(self) -> bool:
+        """Whether a challenger may go around the gate here."""
+        return self.rollout_gate_bypass and self.environment != "production"
 
     @property
     def work(self) -> Path:

@@ -1,7 +1,7 @@
 """Published model bundles: folders of files with a manifest of digests, and one pointer that is swapped atomically.
 
     <published>/<name>/<version>/{files, manifest.json}
-    <published>/CURRENT.json        {"bundles": {name: {"version", "manifest_sha256"}}, "published_at"}
+    <published>/CURRENT.json, ROLLOUT.json      who serves: see adapters/pointers.py
 
 A version is immutable. Whoever loads a bundle checks every digest and that its gate was passed, so a torn, swapped or
 ungated artifact never serves. Knows nothing of models: it moves named bytes.
@@ -25,8 +25,7 @@ import msgspec
 from adapters.errors import Corrupt, Misconfigured
 
 MANIFEST: Final = "manifest.json"
-CURRENT: Final = "CURRENT.json"
-Gate = Literal["passed", "failed", "pending"]
+Gate = Literal["passed", "failed", "pending", "bypassed"]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,7 +45,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk. `load_bundle` and `load_current` return only verified ones."""
+    """A bundle on disk. `load_bundle` returns only verified ones."""
 
     folder: Path
     manifest: Manifest
@@ -80,7 +79,7 @@ def write_bundle(
     staging = Path(tempfile.mkdtemp(prefix=f".{version}.", dir=target.parent))
     try:
         for file, content in files.items():
-            _put(staging / file, content)
+            put_file(staging / file, content)
         manifest = Manifest(
             name=name,
             version=version,
@@ -89,12 +88,12 @@ def write_bundle(
             files={file: _digest(staging / file) for file in sorted(files)},
             meta=dict(meta),
         )
-        _put(staging / MANIFEST, manifest.encode())
+        put_file(staging / MANIFEST, manifest.encode())
         staging.chmod(0o755)
         if target.exists():
             return _same_as_before(target, manifest)
         staging.rename(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Bundle(target, manifest, hashlib.sha256(manifest.encode()).hexdigest())
@@ -120,41 +119,10 @@ def load_bundle(folder: Path, *, expected_sha256: str | None = None) -> Bundle:
     return Bundle(folder, manifest, sha)
 
 
-def set_current(folder: Path, bundles: Mapping[str, Bundle]) -> None:
-    """Point CURRENT.json at `bundles` in one atomic step. Raises Corrupt if one is damaged or ungated."""
-    for bundle in bundles.values():
-        _require_passed(load_bundle(bundle.folder, expected_sha256=bundle.manifest_sha256))
-    entries = {n: {"version": b.version, "manifest_sha256": b.manifest_sha256} for n, b in sorted(bundles.items())}
-    current = {"bundles": entries, "published_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{CURRENT}.", dir=folder)
-    os.close(handle)
-    _put(Path(name), msgspec.json.format(msgspec.json.encode(current), indent=2))
-    Path(name).chmod(0o644)
-    Path(name).replace(folder / CURRENT)
-    _sync(folder)
-
-
-def load_current(folder: Path) -> dict[str, Bundle]:
-    """Every current bundle by name, verified. Empty when nothing was published yet. Raises Corrupt."""
-    try:
-        current = msgspec.json.decode((folder / CURRENT).read_bytes(), type=dict[str, Any])
-        wanted = {n: (b["version"], b["manifest_sha256"]) for n, b in current["bundles"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, msgspec.DecodeError, LookupError, TypeError, AttributeError) as error:
-        raise Corrupt(f"{folder / CURRENT}: cannot be read: {error}") from None
-    bundles = {n: load_bundle(folder / n / version, expected_sha256=sha) for n, (version, sha) in wanted.items()}
-    for name, bundle in bundles.items():
-        _require_passed(bundle)
-        if bundle.name != name:
-            raise Corrupt(f"{bundle.folder}: holds bundle {bundle.name!r}, but {CURRENT} calls it {name!r}")
-    return bundles
-
-
-def _require_passed(bundle: Bundle) -> None:
-    if bundle.manifest.gate != "passed":
-        gate = bundle.manifest.gate
+def require_passed(bundle: Bundle, *, bypass: bool = False) -> None:
+    """Raise Corrupt unless the gate was passed; `bypass` also lets a bundle through that a drill sent around it."""
+    gate = bundle.manifest.gate
+    if gate != "passed" and not (bypass and gate == "bypassed"):
         raise Corrupt(f"bundle {bundle.name} {bundle.version}: gate is {gate!r}, only 'passed' may serve")
 
 
@@ -166,7 +134,8 @@ def _same_as_before(target: Path, manifest: Manifest) -> Bundle:
     return before
 
 
-def _put(path: Path, content: bytes | Path) -> None:
+def put_file(path: Path, content: bytes | Path) -> None:
+    """Write (or copy) a file and have the disk keep it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Path):
         shutil.copyfile(content, path)
@@ -181,7 +150,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names in a folder, where the file system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -3,7 +3,8 @@
     MinimartError
     ├── BadInput        the caller's fault: names the field, the value and what is allowed     HTTP 422 · dead-letter
     │   ├── NotFound    the thing asked for does not exist                                    HTTP 404 · drop
-    │   └── TooLarge    body, batch or message over its limit                                 HTTP 413 · dead-letter
+    │   ├── TooLarge    body, batch or message over its limit                                 HTTP 413 · dead-letter
+    │   └── Conflict    the state does not allow it, or somebody newer has written            HTTP 409 · drop
     ├── Unavailable     a neighbour did not answer in time; trying again may help             HTTP 503 · retry
     │   └── Overloaded  we shed load; Retry-After says when                                   HTTP 429 · retry
     ├── Corrupt         an artifact's digest, schema or version is not what was promised      HTTP 503 · drop
@@ -48,6 +49,12 @@ class TooLarge(BadInput):
     status = 413
     handling: Handling = "dead-letter"
     title = "Too large"
+
+
+class Conflict(BadInput):
+    status = 409
+    handling: Handling = "drop"
+    title = "Not possible in this state"
 
 
 class Unavailable(MinimartError):

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from adapters.bundles import Bundle, load_bundle, require_passed
 from adapters.errors import Unavailable
 
 KEPT_VERSIONS = 2
 
 
-def put_version(repository: Path, model: str, config: Path, version: int, onnx: Path) -> None:
-    """Place `<repository>/<model>/{config.pbtxt, <version>/model.onnx}`; the newest KEPT_VERSIONS versions stay."""
-    folder = repository / model
+def put_version(
+    repository: Path, model: str, config: Path, bundle: Bundle, file: str, *, keep: Collection[str] = (),
+    bypass: bool = False,
+) -> None:  # fmt: skip
+    """Place `<repository>/<model>/{config.pbtxt, <version>/model.onnx}` from a verified bundle.
+
+    The newest KEPT_VERSIONS versions and those in `keep` stay, the others go. Raises Corrupt if the bundle is damaged
+    or its gate was not passed: Triton serves whatever lies there.
+    """
+    require_passed(load_bundle(bundle.folder, expected_sha256=bundle.manifest_sha256), bypass=bypass)
+    folder, version = repository / model, str(int(bundle.version))
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / str(version)).exists():
+    if not (folder / version).exists():
         staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=repository))
-        shutil.copyfile(onnx, staging / "model.onnx")
+        shutil.copyfile(bundle.path(file), staging / "model.onnx")
         staging.chmod(0o755)
-        staging.rename(folder / str(version))
+        staging.rename(folder / version)
     staged = repository / f".{model}.pbtxt"
     shutil.copyfile(config, staged)
     staged.replace(folder / "config.pbtxt")
     versions = sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
     for old in versions[KEPT_VERSIONS:]:
-        shutil.rmtree(folder / str(old))
+        if str(old) not in keep:
+            shutil.rmtree(folder / str(old))
 
 
 def load(address: str, model: str, *, timeout_s: float = 20.0) -> None:

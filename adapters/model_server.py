@@ -7,6 +7,7 @@ NaN or has the wrong shape counts as a failure of the server that gave it.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from adapters.errors import Corrupt, Unavailable
 from adapters.telemetry import NEIGHBOUR_ERRORS
 
 Inputs = Mapping[str, NDArray[Any]]
+_MOST_VERSIONS: Final = 32
 
 
 class Served(NamedTuple):
@@ -69,7 +71,7 @@ def checked(model: str, rows: int, values: NDArray[Any] | None, who: str) -> NDA
 
 
 class TritonServer:
-    """Models on Triton over gRPC. A breaker per model makes a dead or broken one cost microseconds, not time-outs."""
+    """Models on Triton over gRPC. A breaker per version makes a dead or broken one cost microseconds, not time-outs."""
 
     _CHANNEL: Final = (
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -82,10 +84,11 @@ class TritonServer:
     def __init__(self, address: str, *, timeout_s: float, rest_s: float = 1.0) -> None:
         self._address, self._timeout_s = address, timeout_s
         self._client: triton.InferenceServerClient | None = None
-        self._breakers = {model: Breaker(threshold=3, rest_s=rest_s) for model in SERVED}
+        self._rest_s = rest_s
+        self._breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
 
     async def infer(self, model: str, version: str, inputs: Inputs) -> Inference:
-        breaker = self._breakers[model]
+        breaker = self._breaker(model, version)
         if not breaker.allows():
             raise Unavailable(f"Triton at {self._address}: {model} failed before; waiting before the next trial")
         try:
@@ -98,6 +101,14 @@ class TritonServer:
             raise Unavailable(f"Triton at {self._address}: {model} {version}: {_reason(error)}") from None
         breaker.succeeded()
         return Inference(values)
+
+    def _breaker(self, model: str, version: str) -> Breaker:
+        """A challenger that fails must not keep the champion off Triton. Versions of long ago are forgotten."""
+        if (model, version) not in self._breakers:
+            self._breakers[model, version] = Breaker(threshold=3, rest_s=self._rest_s)
+            while len(self._breakers) > _MOST_VERSIONS:
+                self._breakers.popitem(last=False)
+        return self._breakers[model, version]
 
     async def _ask(self, model: str, version: str, inputs: Inputs) -> NDArray[Any] | None:
         if self._client is None:  # made on first use, so that it belongs to the running loop

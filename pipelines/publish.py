@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from adapters.bundle_archive import keep
-from adapters.bundles import Bundle, set_current, write_bundle
+from adapters.bundles import Bundle, Gate, write_bundle
 from adapters.errors import Corrupt, Unavailable
 from adapters.model_repository import load, put_version
+from adapters.pointers import in_use, set_current
 from adapters.provenance import ROOT, commit
 from adapters.registry import open_registry
 from models.ranking_features import FEATURES_SHA
 from pipelines.gate import checks
 from pipelines.stages import Context, Stage, open_context
+from settings import Settings
 
 TRITON: Final = {"two_tower_user": ("two-tower", "user_encoder.onnx"), "preranker": ("preranker", "model.onnx"),
                  "ranker": ("ranker", "model.onnx")}  # fmt: skip
@@ -35,23 +38,21 @@ def run(context: Context, stage: Stage) -> None:
     failed = [f"{check.name} ({check.found})" for check in found if not check.passed]
     if failed:
         raise Corrupt(f"gate not passed, nothing was published: {'; '.join(failed)}")
-    bundles = _bundles(context, stage, {check.name: check.found for check in found})
-    for model, (name, file) in TRITON.items():
-        config = ROOT / "deploy" / "triton" / model / "config.pbtxt"
-        put_version(settings.triton_models, model, config, int(bundles[name].version), bundles[name].path(file))
-    _load_into_triton(context)
+    bundles = bundles_of(context, stage, {check.name: check.found for check in found}, settings.published, "passed")
+    into_triton(context.settings, bundles, context.say)
     keep(settings.published, bundles)
     set_current(settings.published, bundles)
     _tag(context, bundles)
-    _forget_old(settings.published, bundles)
+    forget_old(settings.published)
     versions = ", ".join(f"{name} {bundle.version}" for name, bundle in bundles.items())
     context.say(f"published: {versions}")
 
 
-def _bundles(context: Context, stage: Stage, gate: dict[str, str]) -> dict[str, Bundle]:
+def bundles_of(context: Context, stage: Stage, found: dict[str, str], folder: Path, gate: Gate) -> dict[str, Bundle]:
+    """Write the stage's bundles under `folder`, with the findings of the gate and its verdict."""
     two_tower = stage.path("two_tower/version.txt").read_text().strip()
     shared = {
-        "data_version": context.meta.get("data_version"), "until_ms": stage.until_ms, "gate": gate,
+        "data_version": context.meta.get("data_version"), "until_ms": stage.until_ms, "gate": found,
         "seed": context.settings.seed,
     }  # fmt: skip
     items = {"items.txt": stage.path("two_tower/items.txt")}
@@ -74,10 +75,11 @@ def _bundles(context: Context, stage: Stage, gate: dict[str, str]) -> dict[str, 
     }  # fmt: skip
     for name in ("preranker", "ranker"):
         files = _files(stage, [f"{name}/{file}" for file in ("model.onnx", "model.txt", "features.json")])
+        files |= {file.name: file for file in [stage.path(f"{name}/baseline.json")] if file.exists()}
         version = stage.path(f"{name}/version.txt").read_text().strip()
         plan[name] = (version, files, {"features_sha256": FEATURES_SHA, "report": _json(stage, f"{name}/report.json")})
     return {
-        name: write_bundle(context.settings.published, name, version, files, shared | meta, gate="passed")
+        name: write_bundle(folder, name, version, files, shared | meta, gate=gate)
         for name, (version, files, meta) in plan.items()
     }
 
@@ -97,13 +99,22 @@ def _dated(stage: Stage, path: str, two_tower: str) -> str:
     return f"{datetime.fromtimestamp(stage.until_ms / 1000, UTC):%Y%m%dT%H%M}-{digest}"
 
 
-def _load_into_triton(context: Context) -> None:
+def into_triton(
+    settings: Settings, bundles: Mapping[str, Bundle], say: Callable[[str], None], *, bypass: bool = False
+) -> None:
+    """Put the models of `bundles` beside those in use and have Triton load them. Raises Corrupt if one is ungated."""
+    used = in_use(settings.published)
+    for model, (name, file) in TRITON.items():
+        config = ROOT / "deploy" / "triton" / model / "config.pbtxt"
+        put_version(
+            settings.triton_models, model, config, bundles[name], file, keep=used.get(name, set()), bypass=bypass
+        )
     try:
         for model in TRITON:
-            load(context.settings.triton, model)
-        context.say("  Triton loaded the new versions")
+            load(settings.triton, model)
+        say("  Triton loaded the new versions")
     except Unavailable as error:
-        context.say(f"  Triton is not running ({error.detail.splitlines()[0]}); it loads them when it starts")
+        say(f"  Triton is not running ({error.detail.splitlines()[0]}); it loads them when it starts")
 
 
 def _tag(context: Context, bundles: dict[str, Bundle]) -> None:
@@ -116,12 +127,12 @@ def _tag(context: Context, bundles: dict[str, Bundle]) -> None:
         registry.promote(name, int(bundles[name].version), tags)
 
 
-def _forget_old(folder: Path, current: dict[str, Bundle]) -> None:
-    """Drop versions beyond the newest KEPT_BUNDLES of each name, never a current one."""
-    for name, bundle in current.items():
+def forget_old(folder: Path) -> None:
+    """Drop versions beyond the newest KEPT_BUNDLES of each name, never one that champion, challenger or previous use."""
+    for name, used in in_use(folder).items():
         versions = sorted((p for p in (folder / name).iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
         for old in versions[:-KEPT_BUNDLES]:
-            if old.name != bundle.version:
+            if old.name not in used:
                 shutil.rmtree(old, ignore_errors=True)
 
 

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from fastapi import FastAPI, Path
+from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from adapters.decision_log import DecisionLog
 from adapters.errors import NotFound, Overloaded
-from adapters.telemetry import DEGRADED, STAGE_SECONDS
+from adapters.telemetry import DEGRADED, SECONDS_BUCKETS, STAGE_SECONDS
 from adapters.web import uuid7
 from feature_repo.events import ID_PATTERN
+from models.rollout.shares import ARMS, Arm
 from services.recommender.recommend import Recommender
 from services.recommender.record import placed, to_record
+from services.recommender.shadow import Shadow
 from services.recommender.terms import Ask, Decision
 
 NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
 RETRY_AFTER_S = 1.0
+Explain = Callable[[dict[str, Any]], dict[str, Any]]
 AT_ONCE = 4  # requests in the funnel at once; the others wait their turn, which delays all less than taking turns would
+
+ARM_ANSWERS: Final = Counter("minimart_arm_answers_total", "Answers by arm of the rollout", ["arm"])
+ARM_DEGRADED: Final = Counter("minimart_arm_degraded_total", "Answers that lack one of their parts, by arm", ["arm"])
+ARM_SECONDS: Final = Histogram(
+    "minimart_arm_seconds", "Seconds that the funnel took, by arm", ["arm"], buckets=SECONDS_BUCKETS
+)
+for _arm in ARMS:
+    ARM_ANSWERS.labels(_arm), ARM_DEGRADED.labels(_arm)
 
 
 class Context(BaseModel):
@@ -54,13 +66,21 @@ class Answer(BaseModel):
     timings_ms: dict[str, float]
     degraded: list[str]
     cold_start: Literal["new_visitor"] | None
+    arm: Arm
+    rollout: str | None
 
 
 def add_routes(
-    app: FastAPI, recommender: Recommender, log: DecisionLog, *, clock: Callable[[], int], most_in_flight: int
-) -> None:
-    """Put the routes on the app. Beyond `most_in_flight` requests at once the next ones are shed with 429."""
+    app: FastAPI, recommender: Recommender, log: DecisionLog, *, clock: Callable[[], int], most_in_flight: int,
+    explain: Explain | None = None, shadow: Shadow | None = None, lineups: Callable[[], dict[str, Any]] = dict,
+) -> None:  # fmt: skip
+    """Put the routes on the app. Beyond `most_in_flight` requests at once the next ones are shed with 429.
+
+    `lineups()` says which models are loaded and who answers whom; `shadow` may score a decision again.
+    """
     in_flight, turns = 0, asyncio.Semaphore(AT_ONCE)
+    if shadow is not None:
+        shadow.watch(lambda: in_flight >= AT_ONCE // 2)
 
     @app.post("/v1/recommendations", response_model=Answer, summary="Products for this shopper now")
     async def recommendations(body: Request) -> Response:
@@ -74,20 +94,32 @@ def add_routes(
         finally:
             in_flight -= 1
         log.write(lambda: to_record(decision))
+        if shadow is not None:
+            shadow.offer(decision)
         _count(decision)
         return _json(orjson.dumps(_answer(decision)))
 
-    @app.get("/v1/decisions/{request_id}", summary="The record of one answer", response_model=dict[str, object])
+    @app.get("/v1/lineups", summary="Which models are loaded, and who answers whom", response_model=dict[str, object])
+    async def lineups_now() -> Response:
+        return _json(orjson.dumps(lineups()))
+
+    @app.get(
+        "/v1/decisions/{request_id}", response_model=dict[str, object],
+        summary="The record of one answer, and `why`: what of it can be made again, and each product's way in words",
+    )  # fmt: skip
     async def decision(request_id: Annotated[str, Path(pattern=ID_PATTERN, max_length=64)]) -> Response:
         found = await asyncio.to_thread(log.find, request_id)
         if found is None:
             raise NotFound(f"no decision {request_id!r} in memory or in the event log", field="request_id")
-        return _json(found)
+        if explain is None:
+            return _json(found)
+        record = orjson.loads(found)
+        return _json(orjson.dumps(record | {"why": await asyncio.to_thread(explain, record)}))
 
 
 def _ask(body: Request, now_ms: int) -> Ask:
-    device = None if body.context is None else body.context.device
-    return Ask(uuid7(), body.user_id, now_ms, body.k, body.surface, device)
+    context = body.context or Context()
+    return Ask(uuid7(), body.user_id, now_ms, body.k, body.surface, context.device, context.country)
 
 
 def _answer(decision: Decision) -> dict[str, object]:
@@ -98,6 +130,8 @@ def _answer(decision: Decision) -> dict[str, object]:
         "timings_ms": dict(decision.timings_ms),
         "degraded": list(decision.degraded),
         "cold_start": decision.cold_start,
+        "arm": decision.arm,
+        "rollout": decision.rollout,
     }
 
 
@@ -106,6 +140,10 @@ def _count(decision: Decision) -> None:
         STAGE_SECONDS.labels(stage).observe(spent / 1000)
     for reason in decision.degraded:
         DEGRADED.labels(reason).inc()
+    ARM_ANSWERS.labels(decision.arm).inc()
+    ARM_SECONDS.labels(decision.arm).observe(decision.timings_ms["total"] / 1000)
+    if decision.degraded:
+        ARM_DEGRADED.labels(decision.arm).inc()
 
 
 def _json(content: bytes) -> Response:

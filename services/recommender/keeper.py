@@ -1,7 +1,8 @@
-"""Keeps the shelf: loads newly published models, follows the catalogue, and puts fresh item windows on it.
+"""Keeps the shelves: follows who serves, the catalogue and the item windows.
 
-One background thread. A new shelf is built and its models warmed before it takes the old one's place in one step; a
-published set that does not verify is refused, the old one stays, and `refused` says why.
+One background thread. It looks at the pointers four times a second; a new shelf is built and its models warmed before
+it takes the old one's place in one step. Champion, challenger and the champion before stay loaded, so that going back
+is a matter of the pointer. A set that does not verify is refused, what served goes on, and `refused` says why.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import structlog
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
-from adapters.bundles import CURRENT, load_current
-from adapters.errors import MinimartError
+from adapters import pointers
+from adapters.errors import Corrupt, MinimartError
 from adapters.model_server import InProcess
+from adapters.pointers import CURRENT, ROLLOUT, Rollout
 from adapters.telemetry import set_model_version
 from feature_repo.events import ItemListed
+from models.rollout.state import Lineup as Refs
 from services.recommender.lineup import Lineup, load_lineup
+from services.recommender.roles import Choice, Roles
 from services.recommender.shelf import Shelf, Table, activity_rows, align, build_table, stock_shelf
 from services.recommender.terms import Rows
 
@@ -30,6 +34,8 @@ REFUSED: Final = Counter("minimart_bundles_refused_total", "Published sets of mo
 SWAPPED: Final = Counter("minimart_bundles_loaded_total", "Published sets of models that came into use")
 SNAPSHOT_AGE: Final = Gauge("minimart_item_snapshot_age_seconds", "Age of the item windows that answers use")
 SHELF_ITEMS: Final = Gauge("minimart_shelf_items", "Products on the shelf that can be bought")
+CANARY: Final = Gauge("minimart_canary_percent", "Share of the shoppers whom the challenger answers here, in percent")
+LINEUP: Final = Gauge("minimart_lineup_info", "1 for each loaded version, by role", ["role", "model", "version"])
 _SERVED: Final = (("two_tower_user", "two-tower"), ("preranker", "preranker"), ("ranker", "ranker"))
 _log = structlog.get_logger()
 
@@ -64,21 +70,43 @@ class Windows(Protocol):
 
 
 class Keeper:
-    """Holds the shelf that requests are answered from; `tick` renews it, `start` does so every `every_s` seconds."""
+    """Holds the shelves that requests are answered from; `tick` renews them, `start` does so until `close`."""
 
     def __init__(
         self, published: Path, catalogue: Catalogue, windows: Windows, in_process: InProcess, *,
-        clock: Callable[[], int], threads: int = 1, every_s: float = 1.0,
-    ) -> None:
+        clock: Callable[[], int], threads: int = 1, every_s: float = 1.0, look_s: float = 0.25, bypass: bool = False,
+    ) -> None:  # fmt: skip
+        """`look_s`: how often the pointers are looked at; `every_s`: how often item windows and stock are renewed.
+
+        `bypass` lets a challenger serve that a drill sent around the gate.
+        """
         self._published, self._catalogue, self._windows = published, catalogue, windows
-        self._in_process, self._clock, self._threads, self._every_s = in_process, clock, threads, every_s
-        self._seen: tuple[int, int] | None = None
-        self._previous = Lineup()
-        self._aligned: tuple[Table, int, Rows] | None = None
+        self._in_process, self._clock, self._threads = in_process, clock, threads
+        self._every_s, self._look_s, self._bypass = every_s, look_s, bypass
+        self._seen: tuple[object, object] = (None, None)
+        self._lineups: dict[tuple[tuple[str, str], ...], Lineup] = {}
+        self._leaving: tuple[Lineup, ...] = ()
+        self._previous: Lineup | None = None
+        self._rollout = Rollout()
+        self._aligned: dict[int, tuple[Table, int, Rows]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
-        self.refused = ""
-        self.shelf: Shelf = stock_shelf(build_table(Lineup(), (), -1), {}, clock())
+        self._refused: dict[str, str] = {}
+        self.roles = Roles(stock_shelf(build_table(Lineup(), (), -1), {}, clock()))
+
+    @property
+    def shelf(self) -> Shelf:
+        """The champion's."""
+        return self.roles.champion
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Role -> why its models are not served."""
+        return dict(self._refused)
+
+    def choose(self, user_id: str) -> Choice:
+        """The shelf that answers this shopper."""
+        return self.roles.choose(user_id)
 
     def start(self) -> None:
         self._thread.start()
@@ -99,78 +127,160 @@ class Keeper:
         if not self._catalogue.ready or not self.shelf.table.sellable.any():
             missing["catalogue"] = "no products yet: `make demo` publishes them, or send item events to the collector"
         if not self.shelf.lineup.versions:
-            missing["models"] = self.refused or "nothing is published yet: `make demo` trains and publishes"
+            missing["models"] = self._refused.get("champion", "nothing is published yet: `make demo` does it")
         return missing
 
     def notes(self) -> dict[str, str]:
         """What an operator should know although we serve: part -> note."""
-        notes = {"refused_models": self.refused} if self.refused else {}
+        names = {"champion": "refused_models"}
+        notes = {names.get(role, f"refused_{role}"): why for role, why in self._refused.items()}
         age = self._windows.age_s()
         return notes | ({"item_windows": f"{age:.0f} s old"} if age > 30 else {})
 
-    def tick(self) -> None:
-        """Renew the shelf once. Raises nothing that a damaged bundle could cause."""
-        lineup = self._newest_lineup()
-        table = self.shelf.table
-        version = self._catalogue.version
-        if lineup is not table.lineup or version != table.catalogue_version:
-            table = build_table(lineup, self._catalogue.snapshot(), version)
-        now_ms = self._clock()
-        shelf = stock_shelf(table, self._activity(table, now_ms), now_ms)
-        before, self.shelf = self.shelf.lineup, shelf
-        if shelf.lineup is not before:
-            self._swapped(before, shelf.lineup)
-        SNAPSHOT_AGE.set(self._windows.age_s())
-        SHELF_ITEMS.set(int(table.sellable.sum()))
+    def describe(self) -> dict[str, Any]:
+        """Who serves whom, for people and the controller."""
+        roles, previous = self.roles, self._previous
+        pointer, challenger = roles.rollout, roles.challenger
+        return {
+            "champion": dict(roles.champion.lineup.versions),
+            "challenger": None if challenger is None else dict(challenger.lineup.versions),
+            "previous": None if previous is None else dict(previous.versions),
+            "rollout": pointer.rollout, "state": pointer.state, "canary_percent": pointer.canary_percent,
+            "shadow": pointer.shadow, "epoch": pointer.epoch, "revision": pointer.revision,
+            "refused": dict(self._refused),
+        }  # fmt: skip
 
-    def _newest_lineup(self) -> Lineup:
-        """The published set if it changed and verifies, else the one in use."""
-        current = self.shelf.lineup
+    def tick(self) -> None:
+        """Renew the shelves once. Raises nothing that a damaged bundle could cause."""
+        before = self.roles
+        champion, challenger = self._follow()
+        now_ms = self._clock()
+        first = self._stocked(before.champion, champion, now_ms)
+        second = None
+        if challenger is not None:
+            second = self._stocked(before.challenger or before.champion, challenger, now_ms)
+        tables = {id(shelf.table) for shelf in (first, second) if shelf is not None}
+        self._aligned = {key: known for key, known in self._aligned.items() if key in tables}
+        self.roles = Roles(first, second, self._rollout)
+        if first.lineup is not before.champion.lineup:
+            self._swapped(before.champion.lineup, first.lineup)
+        CANARY.set(self._rollout.canary_percent if second is not None else 0)
+        SNAPSHOT_AGE.set(self._windows.age_s())
+        SHELF_ITEMS.set(int(first.table.sellable.sum()))
+
+    def _follow(self) -> tuple[Lineup, Lineup | None]:
+        """The lineups that the pointers ask for now: champion and challenger."""
+        marks = (_mark(self._published / CURRENT), _mark(self._published / ROLLOUT))
+        roles = self.roles
+        if marks == self._seen:
+            return roles.champion.lineup, roles.challenger.lineup if roles.challenger else None
+        self._seen, self._refused = marks, {}
+        self._rollout = self._read_rollout()
+        held = dict(self._lineups)
+        champion = self._champion(roles.champion.lineup)
+        wanted = self._rollout
+        challenger = self._load("challenger", wanted.challenger, bypass=wanted.bypass and self._bypass)
+        if challenger is not None and not challenger.complete:
+            lacks = sorted(champion.versions.keys() - challenger.versions.keys())
+            self._refuse("challenger", Corrupt(f"the challenger lacks {', '.join(lacks)}"))
+            challenger = None
+        self._previous = self._load("previous", wanted.previous)
+        self._keep_only(champion, challenger, held)
+        return champion, challenger
+
+    def _read_rollout(self) -> Rollout:
         try:
-            status = (self._published / CURRENT).stat()
-        except OSError:
-            return current
-        mark = (status.st_mtime_ns, status.st_ino)
-        if mark == self._seen:
-            return current
-        self._seen = mark
+            return pointers.read_rollout(self._published)
+        except MinimartError as error:
+            self._refuse("rollout", error)
+            return Rollout()
+
+    def _champion(self, serving: Lineup) -> Lineup:
+        """The published set if it verifies, else the one that serves."""
         try:
-            lineup = load_lineup(load_current(self._published), self._in_process, threads=self._threads)
-        except (MinimartError, OSError, ValueError, KeyError) as error:
-            self.refused = f"{type(error).__name__}: {error}"
-            REFUSED.inc()
-            _log.error("models_refused", why=self.refused, serving=dict(current.versions))
-            return current
-        self.refused = ""
-        return lineup
+            current = pointers.read_current(self._published)
+        except MinimartError as error:
+            self._refuse("champion", error)
+            return serving
+        return self._load("champion", current.bundles if current else None) or serving
+
+    def _load(self, role: str, refs: Refs | None, *, bypass: bool = False) -> Lineup | None:
+        """The lineup of `refs`, from memory where it is loaded; None, and noted, if it does not verify."""
+        if not refs:
+            return None
+        key = tuple((name, ref.manifest_sha256) for name, ref in sorted(refs.items()))
+        if key not in self._lineups:
+            try:
+                bundles = pointers.load_refs(self._published, refs, bypass=bypass)
+                self._lineups[key] = load_lineup(bundles, self._in_process, threads=self._threads)
+            except (MinimartError, OSError, ValueError, KeyError) as error:
+                self._refuse(role, error)
+                return None
+        return self._lineups[key]
+
+    def _refuse(self, role: str, error: Exception) -> None:
+        self._refused[role] = f"{type(error).__name__}: {error}"
+        REFUSED.inc()
+        _log.error("models_refused", role=role, why=str(error), serving=dict(self.shelf.lineup.versions))
+
+    def _keep_only(self, champion: Lineup, challenger: Lineup | None, held: Mapping[Any, Lineup]) -> None:
+        """Forget lineups that have no role. What served until now stays for the requests in flight, one change long."""
+        roles = {"champion": champion, "challenger": challenger, "previous": self._previous}
+        kept = [lineup for lineup in roles.values() if lineup is not None]
+        self._lineups = {key: lineup for key, lineup in self._lineups.items() if any(lineup is one for one in kept)}
+        self._leaving = tuple(one for one in held.values() if all(one is not other for other in kept))
+        needed = (*kept, *self._leaving)
+        self._in_process.keep_only(
+            {(model, lineup.versions[name]) for lineup in needed for model, name in _SERVED if name in lineup.versions}
+        )
+        LINEUP.clear()
+        for role, lineup in roles.items():
+            for name, version in (lineup.versions if lineup else {}).items():
+                LINEUP.labels(role, name, version).set(1)
 
     def _swapped(self, before: Lineup, after: Lineup) -> None:
         for name, version in after.versions.items():
             set_model_version(name, version, before.versions.get(name))
         SWAPPED.inc()
-        keep = (after, before, self._previous)  # requests in flight, and the way back
-        self._in_process.keep_only(
-            {(model, lineup.versions[name]) for lineup in keep for model, name in _SERVED if name in lineup.versions}
-        )
-        self._previous = before
         _log.info("models_in_use", versions=dict(after.versions))
+
+    def _stocked(self, before: Shelf, lineup: Lineup, now_ms: int) -> Shelf:
+        """A shelf of `lineup`, its slow half taken from `before` where nothing changed."""
+        table, version = before.table, self._catalogue.version
+        if lineup is not table.lineup or version != table.catalogue_version:
+            table = build_table(lineup, self._catalogue.snapshot(), version)
+        return stock_shelf(table, self._activity(table, now_ms), now_ms)
 
     def _activity(self, table: Table, now_ms: int) -> dict[str, NDArray[np.float64]]:
         if not self._windows.ready:
             return {}
         columns = self._windows.columns(now_ms)
         held = len(self._windows.items)
-        if self._aligned is None or self._aligned[0] is not table or self._aligned[1] != held:
-            self._aligned = (table, held, activity_rows(table.ids, self._windows.row_of))
-        rows = self._aligned[2]
+        known = self._aligned.get(id(table))
+        if known is None or known[0] is not table or known[1] != held:
+            known = self._aligned[id(table)] = (table, held, activity_rows(table.ids, self._windows.row_of))
+        rows = known[2]
         size = min((len(column) for column in columns.values()), default=0)
         return align({name: column[:size] for name, column in columns.items()}, np.where(rows < size, rows, -1))
 
     def _run(self) -> None:
+        renewed = -self._every_s
         while not self._stop.is_set():
             begun = time.monotonic()
-            try:
-                self.tick()
-            except Exception:  # noqa: BLE001 the old shelf stays; the next round tries again
-                _log.exception("shelf_not_renewed")
-            self._stop.wait(max(0.05, self._every_s - (time.monotonic() - begun)))
+            marks = (_mark(self._published / CURRENT), _mark(self._published / ROLLOUT))
+            if marks != self._seen or begun - renewed >= self._every_s:
+                renewed = begun
+                try:
+                    self.tick()
+                except Exception:  # noqa: BLE001 the old shelves stay; the next round tries again
+                    _log.exception("shelf_not_renewed")
+            self._stop.wait(max(0.05, self._look_s - (time.monotonic() - begun)))
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file is replaced; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino

@@ -19,11 +19,13 @@ from adapters.model_server import FallingBack, InProcess, TritonServer
 from adapters.online_store import ItemSnapshot, OnlineStore
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
+from adapters.why import Explainer
 from feature_repo.plan import FeaturePlan
 from models.rerank import RULES
 from services.recommender.api import add_routes
 from services.recommender.keeper import Keeper
 from services.recommender.recommend import Recommender
+from services.recommender.shadow import Shadow
 from services.recommender.shoppers import Shoppers
 from services.recommender.sources import SOURCES
 from services.recommender.terms import STAGES, Stage
@@ -49,11 +51,15 @@ def build(settings: Settings) -> FastAPI:
     smallest = min(budgets["retrieve"], budgets["prerank"], budgets["rank"])
     triton = TritonServer(settings.triton, timeout_s=TRITON_SHARE * smallest / 1000)
     models = FallingBack(triton, in_process)
-    keeper = Keeper(settings.published, catalogue, windows, in_process, clock=now_ms, threads=settings.threads)
+    keeper = Keeper(
+        settings.published, catalogue, windows, in_process, clock=now_ms, threads=settings.threads,
+        bypass=settings.gate_bypass_allowed,
+    )  # fmt: skip
     recommender = Recommender(
-        shelf=lambda: keeper.shelf, shoppers=Shoppers(store, plan), models=models, sources=SOURCES, rules=RULES,
+        choose=keeper.choose, shoppers=Shoppers(store, plan), models=models, sources=SOURCES, rules=RULES,
         in_stock=keeper.in_stock, log_stalled=lambda: log.stalled, budgets_ms=budgets, feature_version=plan.version,
     )
+    shadow = Shadow(recommender, lambda: keeper.roles, publisher)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,10 +68,12 @@ def build(settings: Settings) -> FastAPI:
         await asyncio.to_thread(keeper.tick)
         await recommender.warm_up(times=3)
         keeper.start()
+        shadow.start()
         warm = asyncio.create_task(_keep_warm(recommender))
         structlog.get_logger().info("started", port=settings.port(NAME), features=plan.version)
         yield
         warm.cancel()
+        await shadow.close()
         keeper.close()
         windows.close()
         catalogue.close()
@@ -75,7 +83,11 @@ def build(settings: Settings) -> FastAPI:
         publisher.close()
 
     app = create_app(NAME, title="Minimart recommender", ready=keeper.missing, notes=keeper.notes, lifespan=lifespan)
-    add_routes(app, recommender, log, clock=now_ms, most_in_flight=settings.recommender_in_flight)
+    explainer = Explainer(settings.published)
+    add_routes(
+        app, recommender, log, clock=now_ms, most_in_flight=settings.recommender_in_flight,
+        explain=lambda record: explainer.explain(record, catalogue.title), shadow=shadow, lineups=keeper.describe,
+    )  # fmt: skip
     return app
 
 

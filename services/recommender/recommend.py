@@ -18,6 +18,7 @@ from adapters.errors import Unavailable
 from adapters.model_server import ModelServer
 from models.rerank import SOLD_OUT, Context, Rule, Slate, described, rerank
 from services.recommender.pool import PRERANKED, pool_of
+from services.recommender.roles import Choice
 from services.recommender.run import Run
 from services.recommender.scoring import ranking_rows
 from services.recommender.shelf import Shelf, Table
@@ -30,7 +31,8 @@ from services.recommender.terms import Ask, Decision, Looked, Placed, Pool, Rows
 class Recommender:
     """Everything the decision needs, wired by `main.build`."""
 
-    shelf: Callable[[], Shelf]
+    choose: Callable[[str], Choice]
+    """The shelf that answers a shopper, by user id."""
     shoppers: Shoppers
     models: ModelServer
     sources: Sequence[Source]
@@ -44,11 +46,16 @@ class Recommender:
         """Answer strangers for nobody: connections are made, libraries load what they load on first use."""
         for i in range(times):
             with suppress(Unavailable):
-                await self.recommend(Ask(f"warm-up-{i}", f"warm-up-{i}", self.shelf().built_ms))
+                now_ms = self.choose(f"warm-up-{i}").shelf.built_ms
+                await self.recommend(Ask(f"warm-up-{i}", f"warm-up-{i}", now_ms))
 
-    async def recommend(self, ask: Ask) -> Decision:
-        """Decide what to show. Raises Unavailable only where there is no product at all."""
-        shelf, run = self.shelf(), Run(self.budgets_ms)
+    async def recommend(self, ask: Ask, choice: Choice | None = None) -> Decision:
+        """Decide what to show, from `choice` or the shelf of the shopper's arm.
+
+        Raises Unavailable only where there is no product at all.
+        """
+        shelf, arm, rollout = choice or self.choose(ask.user_id)
+        run = Run(self.budgets_ms)
         if not shelf.table.sellable.any():
             raise Unavailable("the catalogue holds no product that can be bought; list items, then ask again")
         self._say_what_is_missing(run, shelf)
@@ -85,6 +92,8 @@ class Recommender:
             manifests=shelf.lineup.manifests,
             looked=looked,
             embedding=query.embedding,
+            arm=arm,
+            rollout=rollout,
         )
 
     def _say_what_is_missing(self, run: Run, shelf: Shelf) -> None:

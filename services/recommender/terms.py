@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.rollout.shares import Arm
+
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float64]
 Stage = Literal["retrieve", "features", "prerank", "rank", "rerank"]
@@ -30,6 +32,7 @@ class Ask:
     k: int = 20
     surface: str = "home"
     device: str | None = None
+    country: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,3 +121,6 @@ class Decision:
     looked: Looked
     embedding: NDArray[np.float32] | None
     """The shopper in item space, as retrieval used it."""
+    arm: Arm = "champion"
+    rollout: str | None = None
+    """The experiment that the arm belongs to, None outside of one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.bundles import CURRENT, load_current
+from adapters.pointers import CURRENT, load_current
 from adapters.errors import Corrupt, Misconfigured
 from adapters.registry import open_registry
 from models import onnx_export

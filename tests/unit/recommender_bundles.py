@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from adapters.bundles import Bundle, set_current, write_bundle
+from adapters.bundles import Bundle, Gate, write_bundle
+from adapters.pointers import set_current
 from models.ann_index import AnnIndex
 from models.cooccurrence import Cooccurrence
 from models.ranking_features import FEATURES
@@ -74,9 +75,10 @@ def item_encoder(categories: int) -> bytes:
 
 def publish(
     published: Path, scratch: Path, version: str, *, items: int = 60, weight: float = 1.0,
-    encoder_version: str | None = None, features: tuple[str, ...] = FEATURES,
+    encoder_version: str | None = None, features: tuple[str, ...] = FEATURES, gate: Gate = "passed",
+    current: bool = True,
 ) -> dict[str, Bundle]:
-    """Write and publish a set of `version`; items i0.., users u0..u9, popularity falling with the row."""
+    """Write and (if `current`) publish a set of `version`; items i0.., users u0..u9, popularity falling with the row."""
     ids = _text([f"i{j}" for j in range(items)])
     scratch.mkdir(parents=True, exist_ok=True)
     AnnIndex.build(np.eye(D, dtype=np.float32)[np.arange(items) % D]).save(scratch / "items.faiss")
@@ -95,9 +97,10 @@ def publish(
         "preranker": ({"model.onnx": scorer(weight), "features.json": names}, {}),
         "ranker": ({"model.onnx": scorer(weight), "features.json": names}, {}),
     }
-    bundles = {name: write_bundle(published, name, version, files, meta, gate="passed")
+    bundles = {name: write_bundle(published, name, version, files, meta, gate=gate)
                for name, (files, meta) in contents.items()}
-    set_current(published, bundles)
+    if current:
+        set_current(published, bundles)
     return bundles
 
 

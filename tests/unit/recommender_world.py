@@ -18,6 +18,7 @@ from models.ranking_features import ITEM
 from models.rerank import RULES
 from services.recommender.lineup import Lineup
 from services.recommender.recommend import Recommender
+from services.recommender.roles import Choice
 from services.recommender.shelf import Shelf, build_table, stock_shelf
 from services.recommender.sources import SOURCES
 from services.recommender.terms import Ask, Shopper
@@ -122,7 +123,7 @@ def recommender_of(shelf: Shelf, *, models: Any = None, shoppers: Any = None, st
                    **changes: Any) -> Recommender:
     stock = {shelf.table.ids[row]: bool(shelf.table.sellable[row]) for row in range(len(shelf.table.ids))}
     wiring: dict[str, Any] = {
-        "shelf": lambda: shelf, "shoppers": shoppers or FakeShoppers(), "models": models or FakeModels(),
+        "choose": lambda _: Choice(shelf), "shoppers": shoppers or FakeShoppers(), "models": models or FakeModels(),
         "sources": SOURCES, "rules": RULES, "in_stock": lambda item: stock.get(item, False),
         "log_stalled": lambda: stalled, "budgets_ms": BUDGETS, "feature_version": "f" * 12,
     }

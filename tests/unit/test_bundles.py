@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.bundles import CURRENT, MANIFEST, Bundle, Gate, load_bundle, load_current, set_current, write_bundle
+from adapters.bundles import MANIFEST, Bundle, Gate, load_bundle, write_bundle
 from adapters.errors import Corrupt, Misconfigured
+from adapters.pointers import CURRENT, LOCK, load_current, set_current
 
 
 def make(folder: Path, version: str = "1", content: bytes = b"weights", gate: Gate = "passed") -> Bundle:
@@ -84,5 +85,5 @@ def test_the_pointer_moves_and_leaves_nothing_behind(tmp_path: Path) -> None:
     set_current(tmp_path, {"ranker": first})
     set_current(tmp_path, {"ranker": second})
     assert load_current(tmp_path)["ranker"].version == "2"
-    assert sorted(p.name for p in tmp_path.iterdir()) == [CURRENT, "ranker"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [LOCK, CURRENT, "ranker"]
     assert sorted(p.name for p in (tmp_path / "ranker").iterdir()) == ["1", "2"]

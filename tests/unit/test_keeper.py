@@ -73,7 +73,7 @@ def republish(tmp_path: Path, version: str, **changes: Any) -> None:
 
 
 def recommender_of(keeper: Keeper, models: InProcess) -> Recommender:
-    return Recommender(lambda: keeper.shelf, FakeShoppers(), models, SOURCES, RULES, keeper.in_stock, lambda: False,
+    return Recommender(keeper.choose, FakeShoppers(), models, SOURCES, RULES, keeper.in_stock, lambda: False,
                        BUDGETS, "f" * 12)
 
 

@@ -53,7 +53,9 @@ async def test_an_answer_has_the_public_shape_and_its_decision_can_be_read(tmp_p
         response = await client.post("/v1/recommendations", json={"user_id": "u1", "context": {"device": "phone"}})
         answer = response.json()
         assert response.status_code == 200
-        assert set(answer) == {"request_id", "items", "model_versions", "timings_ms", "degraded", "cold_start"}
+        assert set(answer) == {"request_id", "items", "model_versions", "timings_ms", "degraded", "cold_start",
+                               "arm", "rollout"}
+        assert (answer["arm"], answer["rollout"]) == ("champion", None)
         assert set(answer["timings_ms"]) == {"retrieve", "features", "prerank", "rank", "rerank", "total"}
         assert set(answer["items"][0]) == {"item_id", "score", "sources", "position", "new"}
         assert len(answer["items"]) == 20

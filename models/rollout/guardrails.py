@@ -1,0 +1,163 @@
+"""Guardrails: is the canary doing harm, compared with the control of the same size that began at the same moment?
+
+Five outcomes share one false alarm rate evenly. Besides them a gross guard needs ten answers only: a challenger that
+degrades every other answer is out at once. Shadow traffic is judged without outcomes: errors, lateness, dead scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from models.rollout.sequential import Sums, compare
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """`bad` +1: more is worse. Margin and tau are relative to the control's ratio where `relative`, else absolute."""
+
+    name: str
+    bad: int
+    margin: float
+    tau: float
+    relative: bool = False
+
+
+METRICS: Final = (
+    Metric("clicks", -1, 0.02, 0.25, relative=True),
+    Metric("orders", -1, 0.05, 0.5, relative=True),
+    Metric("latency", 1, 0.25, 0.3),  # mean of ln(milliseconds): 0.25 is 28 % slower
+    Metric("degraded", 1, 0.02, 0.05),
+    Metric("dead_scores", 1, 0.005, 0.05),
+)
+GROSS: Final = ("degraded", "dead_scores")
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """`alpha` bounds the share of good challengers that are ever rolled back by the five outcomes together."""
+
+    alpha: float = 0.05
+    least_users: int = 30
+    """Shoppers per arm before the normal approximation is trusted."""
+    least_outcomes: float = 20.0
+    """Clicks or orders of both arms together before their ratio is judged."""
+    gross_requests: int = 10
+    gross_share: float = 0.5
+    shadow_errors: float = 0.02
+    shadow_degraded: float = 0.2
+    shadow_dead: float = 0.02
+    shadow_slower: float = 2.0
+    """Times the champion's median on the same requests, and at least `shadow_slower_ms` more."""
+    shadow_slower_ms: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1 or self.least_users < 2:
+            raise ValueError(f"alpha in (0, 1) and least_users >= 2 are needed: {self}")
+
+
+class Arms(msgspec.Struct, frozen=True):
+    """What is known of both arms since the experiment began, and of the canary since this step did."""
+
+    canary: dict[str, Sums] = {}
+    control: dict[str, Sums] = {}
+    step_requests: int = 0
+    step_gross: dict[str, float] = {}
+    """Share of this step's canary answers per gross guard."""
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """Shadow scores since the experiment began: shares of `requests`, medians in milliseconds."""
+
+    requests: int = 0
+    errors: float = 0.0
+    degraded: float = 0.0
+    dead_scores: float = 0.0
+    median_ms: float = 0.0
+    champion_median_ms: float = 0.0
+    overlap: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`breach` names the guard that is broken ("" none), `why` says it in figures; `figures` is for people."""
+
+    breach: str = ""
+    why: str = ""
+    requests: int = 0
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def judge(arms: Arms, config: GuardConfig) -> Judged:
+    """Judge the canary."""
+    figures: dict[str, Any] = {}
+    breach, why = _gross(arms, config)
+    for metric in METRICS:
+        canary, control = arms.canary.get(metric.name), arms.control.get(metric.name)
+        if canary is None or control is None:
+            continue
+        scale = abs(control.ratio) if metric.relative and control.n else 1.0
+        enough = min(canary.users, control.users) >= config.least_users and scale > 0
+        if metric.relative and canary.y + control.y < config.least_outcomes:
+            enough = False
+        if not enough:
+            figures[metric.name] = {"canary": _plain(canary.ratio), "control": _plain(control.ratio), "verdict": "wait"}
+            continue
+        alpha = config.alpha / len(METRICS)
+        found = compare(
+            canary, control, bad=metric.bad, margin=metric.margin * scale, tau=metric.tau * scale, alpha=alpha
+        )
+        broken = found.e_value >= 1 / alpha
+        figures[metric.name] = {
+            "canary": _plain(found.canary), "control": _plain(found.control), "difference": _plain(found.value),
+            "low": _plain(found.low), "high": _plain(found.high), "p": _plain(found.p),
+            "verdict": "breach" if broken else "ok",
+        }  # fmt: skip
+        if broken and not breach:
+            breach = metric.name
+            why = f"{metric.name}: canary {found.canary:.4g}, control {found.control:.4g}, p {found.p:.2g} at any time"
+    counted = {f"{name}_requests": int(next(iter(arm.values())).n) if arm else 0
+               for name, arm in (("canary", arms.canary), ("control", arms.control))}  # fmt: skip
+    return Judged(breach, why, arms.step_requests, figures | counted | {"step_requests": arms.step_requests})
+
+
+def judge_alone(arms: Arms, config: GuardConfig) -> Judged:
+    """Judge where there is no control any more: the gross guards only."""
+    breach, why = _gross(arms, config)
+    figures = {"step_requests": arms.step_requests, "gross": dict(arms.step_gross)}
+    return Judged(breach, why, arms.step_requests, figures)
+
+
+def judge_shadow(shadow: Shadow, config: GuardConfig) -> Judged:
+    """Judge scores that nobody saw."""
+    figures = {"shadow": msgspec.to_builtins(shadow)}
+    breach, why = "", ""
+    slower = shadow.median_ms - shadow.champion_median_ms
+    if shadow.requests >= config.gross_requests:
+        if shadow.errors > config.shadow_errors:
+            breach, why = "errors", f"{shadow.errors:.0%} of the shadow requests failed"
+        elif shadow.dead_scores > config.shadow_dead:
+            breach, why = "dead_scores", f"{shadow.dead_scores:.0%} of the shadow answers had constant or no scores"
+        elif shadow.degraded > config.shadow_degraded:
+            breach, why = "degraded", f"{shadow.degraded:.0%} of the shadow answers were degraded"
+        elif slower > config.shadow_slower_ms and shadow.median_ms > config.shadow_slower * shadow.champion_median_ms:
+            breach = "latency"
+            why = f"median {shadow.median_ms:.0f} ms, the champion's then {shadow.champion_median_ms:.0f} ms"
+    return Judged(breach, why, shadow.requests, figures)
+
+
+def _gross(arms: Arms, config: GuardConfig) -> tuple[str, str]:
+    for name in GROSS:
+        share = arms.step_gross.get(name, 0.0)
+        control = arms.control.get(name)
+        usual = control.ratio if control is not None and control.n else 0.0
+        if arms.step_requests >= config.gross_requests and share >= config.gross_share and usual < share / 2:
+            return name, f"{name}: {share:.0%} of {arms.step_requests} canary answers, {usual:.0%} of the control's"
+    return "", ""
+
+
+def _plain(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
