@@ -60,6 +60,8 @@ class Baseline:
     asked: int = 0
     """Requests in that time, sampled or not."""
     clicks: Rate | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Events of each kind in that time."""
     slices: Mapping[str, Slice] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Baseline:
             "click_model": None if self.click_model is None else self.click_model.as_dict(), "meta": dict(self.meta),
             "seconds": self.seconds, "asked": self.asked,
             "clicks": None if self.clicks is None else asdict(self.clicks),
-            "slices": {name: part.as_dict() for name, part in self.slices.items()},
+            "counts": dict(self.counts), "slices": {name: part.as_dict() for name, part in self.slices.items()},
         }  # fmt: skip
 
     @classmethod
@@ -87,7 +89,7 @@ class Baseline:
             {c.name: c for c in categories}, tuple(data["label_shares"]),
             None if model is None else ClickModel.from_dict(model), data["meta"],
             data["seconds"], data["asked"], None if data["clicks"] is None else Rate(**data["clicks"]),
-            {name: Slice.from_dict(part) for name, part in data["slices"].items()},
+            data["counts"], {name: Slice.from_dict(part) for name, part in data["slices"].items()},
         )  # fmt: skip
 
 

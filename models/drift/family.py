@@ -17,6 +17,7 @@ from models.drift.null_share import NullShare
 from models.drift.out_of_range import OutOfRange
 from models.drift.page_hinkley import PageHinkley
 from models.drift.psi import PSI
+from models.drift.silence import Silence
 from models.drift.tail_shift import TailShift
 from models.drift.volume import Volume
 from models.drift.wasserstein import Wasserstein
@@ -25,7 +26,7 @@ COMPARISONS: Final[dict[str, Comparison]] = {
     d.name: d
     for d in (PSI(), KS(), Wasserstein(), JensenShannon(), NullShare(), NewCategories(), OutOfRange(), TailShift())
 }
-RATES: Final[dict[str, RateComparison]] = {d.name: d for d in (Volume(), LabelShare(), CalibrationError())}
+RATES: Final[dict[str, RateComparison]] = {d.name: d for d in (Volume(), Silence(), LabelShare(), CalibrationError())}
 SEQUENTIAL: Final[dict[str, Callable[[], Sequential]]] = {
     d.name: d for d in (ADWIN, PageHinkley, DDM)
 }  # fresh for each stream

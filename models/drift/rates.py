@@ -14,13 +14,9 @@ def log_ratio(reference: Rate, current: Rate) -> Measurement:
         raise ValueError("a rate needs trials")
     before, now = ((rate.hits + 0.5) / rate.trials for rate in (reference, current))
     ratio = float(np.log(now / before))
-    expected = before * current.trials  # the error is that of what was expected, or a silent window would know nothing
-    wide = _relative(current, max(current.hits, expected))
-    error = float(np.hypot(_relative(reference, reference.hits), wide))
+    expected = before * current.trials  # errors are those of what was expected: a silent window has none of its own
+    bunched = 1.0 if reference.spread is None else max(1.0, reference.spread**2 / (reference.hits + 0.5))
+    spread = max(current.spread or 0.0, np.sqrt(bunched * (expected + 0.5)))
+    error = float(np.hypot(np.sqrt(bunched / (reference.hits + 0.5)), spread / (expected + 0.5)))
     return Measurement(abs(ratio), normal_tail((now - before) / before / error), f"{before:.4g} -> {now:.4g}")
 
-
-def _relative(rate: Rate, hits: float) -> float:
-    """Standard error of the rate over the rate."""
-    spread = np.sqrt(hits + 0.5) if rate.spread is None else max(rate.spread, np.sqrt(0.5))
-    return float(spread / (hits + 0.5))

@@ -18,11 +18,11 @@ from models.drift.columns import Column, category
 from models.drift.family import COMPARISONS, RATES, SEQUENTIAL
 from models.drift.significance import holm
 from models.drift.traffic import Traffic
-from models.drift.watched import BUDGET, CATEGORIES, CONFIDENCE, LATENCY, SCORE, WATCHED, Watch
+from models.drift.watched import BUDGET, CATEGORIES, CONFIDENCE, EVENTS, LATENCY, SCORE, WATCHED, Watch
 
 Kind = Literal["data", "label", "concept", "prediction", "operations"]
 KINDS: Final[tuple[Kind, ...]] = ("data", "label", "concept", "prediction", "operations")
-ALWAYS: Final = ("null_share", "new_categories", "out_of_range")
+LEAST_IN_SLICE: Final = 100  # requests; in a smaller slice one shopper is a trend
 FINE: Final = 256
 
 
@@ -63,7 +63,7 @@ def inspect(reference: Baseline, traffic: Traffic, *, same_hour: bool = False, b
     counts are judged too. An empty window gives findings of insufficient data, except for its volume."""
     current = traffic.baseline(grid=FINE)
     asked = [*_columns(reference, current, same_hour), *_texts(reference, current), *_scores(reference, current)]
-    asked += [*_traffic(reference, current, traffic), *_outcomes(reference, traffic)]
+    asked += [*_traffic(reference, current, traffic, same_hour), *_outcomes(reference, traffic)]
     return judge(asked, budget)
 
 
@@ -99,7 +99,12 @@ def _compare(
             continue
         thresholds = watch.thresholds if name == watch.method else detector.thresholds
         found = None if reference is None or current is None else detector.measure(reference, current)
-        yield _Asked(kind, subject, name, thresholds, name in ALWAYS or (decides and name == watch.method), found)
+        yield _Asked(kind, subject, name, thresholds, _decides(name, watch, decides), found)
+
+
+def _decides(detector: str, watch: Watch, judged: bool) -> bool:
+    """Nulls and new values always; the declared method and the range where the column is judged at all."""
+    return detector in ("null_share", "new_categories") or (judged and detector in (watch.method, "out_of_range"))
 
 
 def _columns(reference: Baseline, current: Baseline, same_hour: bool) -> Iterator[_Asked]:
@@ -109,13 +114,17 @@ def _columns(reference: Baseline, current: Baseline, same_hour: bool) -> Iterato
         if watch.encoder and not same_encoder:
             continue
         yield from _compare("data", name, reference.columns.get(name), current.columns.get(name), watch, decides)
+    for name, watch in EVENTS.items():
+        if name in reference.columns:
+            now = current.columns.get(name, Column(name, 0, 0, 0.0))
+            yield from _compare("data", name, reference.columns[name], now, watch, True)
 
 
 def _texts(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
     for name, watch in CATEGORIES.items():
         if name in reference.categories:
             now = current.categories.get(name, category(name, ()))
-            yield from _compare("data", name, reference.categories[name], now, watch, True)
+            yield from _compare("data", f"asked from {name}", reference.categories[name], now, watch, True)
 
 
 def _scores(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
@@ -126,16 +135,25 @@ def _scores(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
     for name, before, now, watch in pairs:
         yield from _compare("prediction", name, before if same else None, now, watch, True)
     for name, part in current.slices.items():
-        if name in reference.slices and min(part.requests, reference.slices[name].requests) >= LEAST:
+        if name in reference.slices and min(part.requests, reference.slices[name].requests) >= LEAST_IN_SLICE:
             earlier = reference.slices[name].scores if same else None
             found = None if earlier is None else COMPARISONS[SCORE.method].measure(earlier, part.scores)
             yield _Asked("prediction", f"score where {name}", SCORE.method, SCORE.thresholds, True, found)
 
 
-def _traffic(reference: Baseline, current: Baseline, traffic: Traffic) -> Iterator[_Asked]:
-    volume = RATES["volume"]
-    found = volume.measure(Rate(reference.asked, reference.seconds), Rate(traffic.asked, traffic.seconds))
-    yield _Asked("operations", "volume", "volume", volume.thresholds, True, found)
+def _traffic(reference: Baseline, current: Baseline, traffic: Traffic, same_hour: bool) -> Iterator[_Asked]:
+    """Traffic breathes with the hour: against another hour only silence is judged, against the same one its size."""
+    before, now = {"requests": reference.asked, **reference.counts}, {"requests": traffic.asked, **traffic.counts}
+    for name in before:
+        for detector in (RATES["volume"], RATES["silence"]):
+            rates = Rate(before[name], reference.seconds), Rate(now.get(name, 0), traffic.seconds)
+            decides = same_hour or detector.name == "silence"
+            found = detector.measure(*rates)
+            yield _Asked("operations", name, detector.name, detector.thresholds, decides, found)
+    yield from _latency(reference, current)
+
+
+def _latency(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
     before, now = reference.columns.get("total_ms"), current.columns.get("total_ms")
     if before is not None and now is not None:
         slow = COMPARISONS[LATENCY.method].measure(before, now)
@@ -151,7 +169,7 @@ def _outcomes(reference: Baseline, traffic: Traffic) -> Iterator[_Asked]:
         before = reference.clicks
         if where:
             earlier = reference.slices.get(where.removeprefix(" where "))
-            if earlier is None or min(earlier.requests, part.requests) < LEAST:
+            if earlier is None or min(earlier.requests, part.requests) < LEAST_IN_SLICE:
                 continue
             before = earlier.clicks
         label, calibration = RATES["label_share"], RATES["calibration_error"]

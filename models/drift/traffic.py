@@ -37,6 +37,10 @@ class Traffic:
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    events: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Columns of the window's events, of any length; not divided by `where`."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Events of each kind in the window."""
 
     @property
     def requests(self) -> int:
@@ -97,12 +101,13 @@ class Traffic:
             positions=self.positions[rows],
         )  # fmt: skip
         numbers = {name: numeric(name, values, grid=grid) for name, values in self.numbers.items()}
+        numbers |= {name: numeric(name, values, grid=grid) for name, values in self.events.items()}
         numbers["confidence"] = numeric("confidence", self._confidence(), grid=grid)
         return replace(
             whole, columns={**whole.columns, **numbers}, label_shares=labelled.label_shares,
             categories={name: category(name, values) for name, values in self.texts.items()},
             click_model=labelled.click_model, seconds=self.seconds, asked=self.asked, clicks=self.clicks(),
-            slices={name: part.slice() for name, part in self.slices().items()},
+            counts=dict(self.counts), slices={name: part.slice() for name, part in self.slices().items()},
         )  # fmt: skip
 
     def slice(self) -> Slice:

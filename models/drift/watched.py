@@ -1,8 +1,8 @@
 """What is watched, and how: method and thresholds per column, pinned here and nowhere else.
 
 Every column is measured by every method that applies; the one named here decides. Windows of counts (`*_count_1h` and
-the like) breathe with the hour and with every promotion, so their shapes are only reported, and judged when the
-baseline is the same hour of last week; what no clock excuses (nulls, new values, ranges) is judged always.
+the like) breathe with the hour and with every promotion, so their shapes and ranges are only reported, and judged when
+the baseline is the same hour of last week; what no clock excuses (nulls, new values) is judged always.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Watch:
 
 PSI_RULE: Final = Thresholds(0.1, 0.25)
 KS_RULE: Final = Thresholds(0.1, 0.2)
-WASSERSTEIN_RULE: Final = Thresholds(0.25, 0.5)
+WASSERSTEIN_RULE: Final = Thresholds(0.2, 0.4)
 
 SHAPE: Final = Watch("psi", PSI_RULE)
 PRICE: Final = Watch("wasserstein", WASSERSTEIN_RULE)
@@ -38,13 +38,12 @@ ENCODER: Final = Watch("psi", PSI_RULE, seasonal=True, encoder=True)
 
 WATCHED: Final[dict[str, Watch]] = {
     # prices that shoppers look at: what broken units and price levels move
-    "user_click_price_mean_24h": PRICE, "user_click_price_mean_7d": PRICE, "user_click_price_min_7d": PRICE,
-    "user_click_price_max_7d": PRICE, "uc_click_price_mean_7d": PRICE, "item_log_price": PRICE,
+    "user_click_price_mean_24h": SHAPE, "user_click_price_mean_7d": SHAPE, "user_click_price_min_7d": SHAPE,
+    "user_click_price_max_7d": SHAPE, "uc_click_price_mean_7d": SHAPE, "item_log_price": PRICE,
     "price_ratio_24h": PRICE, "price_ratio_7d": PRICE, "price_ratio_category": PRICE,
     # who asks, and how what is shown fits them
     "device": SHAPE, "category_affinity_24h": SHAPE, "category_affinity_7d": SHAPE,
-    "recent_category_share": SHAPE, "same_category_as_last": SHAPE, "item_ctr_7d": SHAPE,
-    "item_cart_rate_7d": SHAPE, "item_order_rate_7d": SHAPE, "user_click_categories_distinct_7d": SHAPE,
+    "recent_category_share": SHAPE, "same_category_as_last": SHAPE,
     # where candidates come from
     "from_two_tower": SHAPE, "from_cooccurrence": SHAPE, "from_trending": SHAPE, "from_new_items": SHAPE,
     "source_count": SHAPE, "two_tower_score": ENCODER, "two_tower_rank": ENCODER,
@@ -59,19 +58,22 @@ WATCHED: Final[dict[str, Watch]] = {
     "uc_carts_count_7d": CLOCK, "uc_orders_count_7d": CLOCK, "cooccurrence_score": CLOCK, "popularity_score": CLOCK,
     "cooccurrence_rank": CLOCK, "trending_rank": CLOCK, "new_items_rank": CLOCK, "item_log_age_hours": CLOCK,
     "recent_position": CLOCK, "item_ctr_24h": CLOCK, "item_momentum": CLOCK, "hour_sin": CLOCK, "hour_cos": CLOCK,
-    "weekday": CLOCK,
+    "weekday": CLOCK, "item_ctr_7d": CLOCK, "item_cart_rate_7d": CLOCK, "item_order_rate_7d": CLOCK,
+    "user_click_categories_distinct_7d": CLOCK,
 }  # fmt: skip
 
 SCORE: Final = Watch("ks", KS_RULE)
-CONFIDENCE: Final = Watch("ks", KS_RULE)
+CONFIDENCE: Final = Watch("ks", Thresholds(0.15, 0.3))
 LATENCY: Final = Watch("tail_shift", Thresholds(0.7, 1.4))
+EVENTS: Final[dict[str, Watch]] = {"click_log_price": Watch("ks", KS_RULE)}
+"""Columns of the events themselves: broken units stand here at once, in 7-day features days later."""
 CATEGORIES: Final[dict[str, Watch]] = {"device": SHAPE, "country": SHAPE, "shopper": SHAPE}
 """Texts of a request; `shopper` is `new` or `returning`."""
 
 SLICED: Final = ("device", "country", "shopper")
 """Within each value of these, scores, clicks and calibration are compared as well."""
 
-AT_ONCE: Final = frozenset({"null_share", "new_categories", "out_of_range", "volume"})
+AT_ONCE: Final = frozenset({"null_share", "new_categories", "out_of_range", "volume", "silence"})
 """Breakage, not drift: one window is enough. All other findings must persist."""
 
 BUDGET: Final = 0.01
