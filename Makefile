@@ -35,7 +35,7 @@ export MINIMART_MAPPING := $(abspath $(MAPPING))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test status urls logs down reset doctor walk why load evaluate bench check evidence dashboards env-example lock replay-dead-letters kill start
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why load evaluate bench check evidence dashboards backup restore drill-restore env-example lock replay-dead-letters kill start
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
@@ -48,6 +48,11 @@ demo: ## set up, seed, train, serve; DATA=folder [MAPPING=file.toml] for your ow
 test: ## the whole test suite; ARGS="-k name" for a part of it
 	@$(BOOTSTRAP) platform training triton clickhouse dev
 	@$(DEV)/python -m pytest $(ARGS)
+
+test-compose: ## kill each container, restart Kafka under load, scale: the tests that need a Docker engine; ARGS="-k name"
+	@$(BOOTSTRAP) platform training dev
+	@$(PYTHON) -m pipelines.stack.compose demo
+	@MINIMART_TEST_COMPOSE=1 $(DEV)/python -m pytest tests/compose $(ARGS)
 
 check: ## ruff, mypy and the import walls
 	@$(BOOTSTRAP) dev
@@ -103,6 +108,15 @@ start: $(PLATFORM) ## start one part that was killed: S=name
 
 replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--help" says how
 	@$(TRAINING) -m pipelines.replay_dead_letters $(ARGS)
+
+backup: $(PLATFORM) ## save MLflow's runs, models and artifacts while it runs: OUT=folder, STACK=compose
+	@$(PLATFORM) -m pipelines.backup save --stack $(STACK) $(if $(OUT),--out "$(OUT)")
+
+restore: $(PLATFORM) ## put a backup back, after every digest was checked: FROM=folder, STACK=compose
+	@$(PLATFORM) -m pipelines.backup restore --stack $(STACK) --from "$(FROM)"
+
+drill-restore: $(PLATFORM) ## save, destroy, restore and compare MLflow's store on the running platform; STACK=compose
+	@$(PLATFORM) -m pipelines.backup drill --stack $(STACK)
 
 dashboards: $(PLATFORM) ## write Grafana's dashboards again from pipelines/dashboards
 	@$(PLATFORM) -m pipelines.dashboards

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-KINDS = ("unit", "data", "contracts", "model", "integration", "e2e")  # in the order in which they run
+KINDS = ("unit", "data", "contracts", "model", "integration", "e2e", "compose")  # in the order in which they run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

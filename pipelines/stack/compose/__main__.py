@@ -147,14 +147,16 @@ def _parser() -> argparse.ArgumentParser:
     verb("doctor", examine)
     for name, what in (("kill", kill), ("stop", stop), ("start", start)):
         verb(name, what, part=True)
-    inside = verb("python", python)
-    inside.add_argument("arguments", nargs=argparse.REMAINDER, help="-m module and its arguments")
+    verb("python", python).add_argument("arguments", nargs="*", help="-m module and its arguments")
     return parser
 
 
 def main() -> None:
     """Run the verb; a known error is one line and an exit code, never a traceback."""
-    asked = _parser().parse_args()
+    if sys.argv[1:2] == ["python"]:  # what follows is not ours to read
+        asked = argparse.Namespace(run=python, arguments=sys.argv[2:])
+    else:
+        asked = _parser().parse_args()
     try:
         raise SystemExit(asked.run(asked))
     except MinimartError as error:

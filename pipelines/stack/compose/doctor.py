@@ -57,10 +57,10 @@ def require() -> None:
         raise Misconfigured("\n".join(fixes))
 
 
-def _memory(info: dict[str, Any], needed: int = MEMORY_NEEDED) -> Finding:
+def _memory(info: dict[str, Any]) -> Finding:
     total = int(info.get("MemTotal", 0))
     found = f"{total / GIB:.1f} GiB for containers"
-    if total >= needed:
+    if total >= MEMORY_NEEDED:
         return Finding("memory", found)
     return Finding(
         "memory", found,
@@ -69,14 +69,14 @@ def _memory(info: dict[str, Any], needed: int = MEMORY_NEEDED) -> Finding:
     )  # fmt: skip
 
 
-def _disk(info: dict[str, Any], needed: int = DISK_NEEDED) -> Iterator[Finding]:
+def _disk(info: dict[str, Any]) -> Iterator[Finding]:
     folder = Path(str(info.get("DockerRootDir", "")))
     if not folder.is_dir():  # Docker Desktop, or an engine elsewhere: its disk cannot be seen from here
         return
     free = shutil.disk_usage(str(folder)).free
     found = f"{free / GIB:.1f} GiB free in {folder}"
-    fix = f"the disk is nearly full: {found}, {needed / GIB:.0f} GiB are needed for images and data: free some, or "
-    yield Finding("disk", found, "" if free >= needed else fix + "docker system prune")
+    fix = f"the disk is nearly full: {found}, {DISK_NEEDED / GIB:.0f} GiB are needed for images and data: free some, "
+    yield Finding("disk", found, "" if free >= DISK_NEEDED else fix + "e.g. with docker system prune")
 
 
 def ports() -> Iterator[Finding]:

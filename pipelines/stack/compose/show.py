@@ -104,7 +104,7 @@ def total(shown: Sequence[Row]) -> str:
     gib = sum(row.memory_mib for row in shown) / 1024
     done = sum(row.job and row.healthy for row in shown)
     running = sum(bool(row.memory_mib) for row in shown)
-    return f"{gib:.1f} GiB of memory in all, {running} containers running, {done} jobs done"
+    return f"{gib:.1f} GiB of memory in all, containers running: {running}, jobs done: {done}"
 
 
 def as_json(shown: Sequence[Row]) -> str:
