@@ -35,7 +35,7 @@ export MINIMART_MAPPING := $(abspath $(MAPPING))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why load evaluate bench check evidence dashboards backup restore drill-restore env-example lock replay-dead-letters kill start
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards backup restore drill-restore env-example lock replay-dead-letters kill start
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
@@ -88,6 +88,9 @@ walk: $(PLATFORM) ## send one click and follow it through every hop
 
 why: $(PLATFORM) ## say why: ID=request_id (else the newest) [ITEM=id] [JSON=1]; SAMPLE=100 makes 100 decisions again
 	@$(PLATFORM) -m pipelines.why $(ID) $(if $(ITEM),--item "$(ITEM)") $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JSON),--json)
+
+repeat: $(TRAINING) ## train a recorded run again and compare: RUN=id (without it the newest are listed); CHECKOUT=1 with the code as it is
+	@$(TRAINING) -m pipelines.repeat $(RUN) $(if $(CHECKOUT),--checkout) $(if $(JSON),--json)
 
 load: $(PLATFORM) ## open-loop load on the recommender: RATE=50 SECONDS=30
 	@$(PLATFORM) -m bench.load --rate $(RATE) --seconds $(SECONDS)

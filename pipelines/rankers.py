@@ -51,8 +51,7 @@ def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None
 
 def rows_for(context: Context, stage: Stage) -> tuple[RankingRows, np.ndarray]:
     """Every window's rows that ended before `stage` was cut, oldest first."""
-    names: tuple[StageName, ...] = ("past",) if stage.name == "backtest" else ("past", "backtest")
-    parts = [load_rows(context.stage(name)) for name in names]
+    parts = [load_rows(one) for one in _windows(context, stage)]
     places = [r.positions if r.positions is not None else np.zeros(len(r.labels), np.int64) for r, _ in parts]
     place = np.concatenate(places)
     rows = RankingRows(
@@ -60,6 +59,11 @@ def rows_for(context: Context, stage: Stage) -> tuple[RankingRows, np.ndarray]:
         np.concatenate([r.groups for r, _ in parts]), place if place.any() else None,
     )  # fmt: skip
     return rows, np.concatenate([t for _, t in parts])
+
+
+def _windows(context: Context, stage: Stage) -> list[Stage]:
+    names: tuple[StageName, ...] = ("past",) if stage.name == "backtest" else ("past", "backtest")
+    return [context.stage(name) for name in names]
 
 
 def load_booster(stage: Stage, name: str) -> Any:
@@ -89,7 +93,8 @@ def _log(
     report: dict[str, Any], gain: dict[str, float],
 ) -> None:  # fmt: skip
     registry = open_registry(context.settings.mlflow_uri, context.settings.home)
-    with record(registry, context, f"train_{name}", stage, vars(config)) as run:
+    reads = [one.path("dataset/rows.npz") for one in _windows(context, stage)]
+    with record(registry, context, f"train_{name}", stage, vars(config), reads) as run:
         for iteration, metrics in enumerate(history, start=1):
             run.metrics(metrics, step=iteration)
         run.metrics({"onnx_max_abs_difference": report["parity"], "trees": report["trees"], "rows": report["rows"]})

@@ -164,7 +164,9 @@ def _item_inputs(content: Content, rows: NDArray[np.int64]) -> dict[str, NDArray
 
 def _log(context: Context, stage: Stage, fitted: Fitted, report: dict[str, Any]) -> None:
     registry = open_registry(context.settings.mlflow_uri, context.settings.home)
-    with record(registry, context, "train_two_tower", stage, report["config"]) as run:
+    older = context.before(stage)
+    reads = [] if older is None else [older.path("two_tower/weights.pt")]
+    with record(registry, context, "train_two_tower", stage, report["config"], reads) as run:
         for epoch, metrics in enumerate(fitted.history, start=1):
             run.metrics(metrics, step=epoch)
         run.metrics({"onnx_max_abs_difference": report["parity"], "seconds": report["seconds"]})
