@@ -1,0 +1,1 @@
+"""Backup and restore of MLflow's tracking store and artifacts, natively and under compose."""
