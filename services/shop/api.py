@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from adapters import problems
 from adapters.errors import MinimartError, NotFound, Unavailable
+from adapters.pages import EventStream, message
 from adapters.web import draining, uuid7
 from feature_repo.events import ID_PATTERN, is_id
 from services.shop import basket, pages
@@ -31,10 +32,6 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 class Svg(Response):
     media_type = "image/svg+xml"
-
-
-class EventStream(StreamingResponse):
-    media_type = "text/event-stream"
 
 
 def the_shop(request: Request) -> Shop:
@@ -261,18 +258,14 @@ async def stream(request: Request, shop: Shops) -> Response:
                 if change == "beat":
                     yield ": beat\n\n"
                     continue
-                yield _message("strip", strip.render(live=live, recent=_recent(shop, live)))
+                yield message("strip", strip.render(live=live, recent=_recent(shop, live)))
                 if change == "feed":
-                    yield _message("feed", "changed")
+                    yield message("feed", "changed")
         finally:
             open_now.discard(me)
 
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     return EventStream(messages(), headers=headers)
-
-
-def _message(event: str, text: str) -> str:
-    return f"event: {event}\n" + "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
 
 
 def _recent(shop: Shop, live: Any) -> list[pages.Product]:

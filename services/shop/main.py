@@ -11,15 +11,15 @@ import anyio.to_thread
 import httpx
 import structlog
 from fastapi import FastAPI
-from starlette.staticfiles import StaticFiles
 
+from adapters import pages as shared
 from adapters.catalogue import Catalogue
+from adapters.pages.security import OwnPages
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
 from services.shop import api, pages
 from services.shop.live import StoredFeatures, Watch
 from services.shop.neighbours import Collector, Recommender
-from services.shop.security import OwnPages
 from services.shop.shop import Shop
 from services.shop.shoppers import Suggestion, Suggestions
 from settings import Settings, load_settings
@@ -94,7 +94,7 @@ def build(settings: Settings, neighbours: Neighbours | None = None) -> FastAPI:
     app.state.shop = shop
     app.add_middleware(OwnPages)
     app.include_router(api.router)
-    app.mount("/static", StaticFiles(directory=pages.HERE / "static"), name="static")
+    shared.mount(app, pages.HERE / "static")
     api.friendly_errors(app)
     return app
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment
 
+from adapters import pages as shared
 from adapters.catalogue import Catalogue
 from feature_repo.events import ItemListed
 from services.shop import words
 from services.shop.neighbours import Feed
 
 HERE: Final = Path(__file__).parent
-HTMX: Final = json.dumps(
-    {
-        "includeIndicatorStyles": False,
-        "allowEval": False,
-        "allowScriptTags": False,
-        "historyCacheSize": 0,
-        "responseHandling": [{"code": "204", "swap": False}, {"code": "[2345]..", "swap": True}],
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -98,14 +89,7 @@ def feed_view(feed: Feed, catalogue: Catalogue, before: Collection[str]) -> Feed
 
 
 def environment() -> Environment:
-    """The templates: everything escaped, a missing name is an error."""
-    found = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.globals.update(htmx_config=HTMX, word=words)
+    """The shop's templates."""
+    found = shared.environment(HERE / "templates", word=words)
     found.filters.update(money=words.money, number=words.number)
     return found

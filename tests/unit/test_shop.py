@@ -25,7 +25,7 @@ from services.shop.pictures import picture
 from services.shop.shoppers import pick
 from tests.unit.shop_fakes import CATEGORIES, FakeFeatures, World
 
-STATIC = Path(__file__).parents[2] / "services" / "shop" / "static"
+STATIC = Path(__file__).parents[2] / "adapters" / "pages" / "static"
 HX = {"HX-Request": "true"}
 
 
