@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     rollout_gate_bypass: bool = Field(False, description="drills only: lets a challenger around the gate; refused in production")
     drift_every_s: float = Field(60, gt=0, le=86_400, description="seconds between drift checks")
     drift_window: str = Field("1h", pattern=r"^[0-9]+[smhd]$", description="window of the scheduled drift checks")
+    drift_settle_s: float = Field(30, ge=0, le=604_800, description="seconds after which a feed's clicks count as all in")
     drift_confirmations: int = Field(2, ge=1, le=100, description="drift reports in a row before a retrain")
 
     def port(self, part: str) -> int:
