@@ -36,6 +36,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards backup restore drill-restore env-example lock replay-dead-letters kill start
+.PHONY: rollout hold resume rollback retrain
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
@@ -108,6 +109,21 @@ kill: $(PLATFORM) ## kill -9 one part to see what happens: S=redis; make start S
 
 start: $(PLATFORM) ## start one part that was killed: S=name
 	@$(STACK_CLI) start "$(S)"
+
+rollout: $(PLATFORM) ## who is served what, and the last steps of the rollout
+	@$(PLATFORM) -m pipelines.hold show
+
+hold: $(PLATFORM) ## let no rollout of a model go on: MODEL=ranker (empty: all) REASON="..."
+	@$(PLATFORM) -m pipelines.hold hold --model "$(or $(MODEL),recommender)" --reason "$(or $(REASON),held by hand)"
+
+resume: $(PLATFORM) ## end a hold: MODEL=ranker (empty: the one of all)
+	@$(PLATFORM) -m pipelines.hold resume --model "$(or $(MODEL),recommender)" --reason "$(or $(REASON),resumed by hand)"
+
+rollback: $(PLATFORM) ## drop the challenger, or where there is none undo the last promotion: REASON="..."
+	@$(PLATFORM) -m pipelines.hold rollback --reason "$(or $(REASON),asked for by hand)"
+
+retrain: $(PLATFORM) ## have a challenger trained on the newest data, gated and rolled out: REASON="..."
+	@$(PLATFORM) -m pipelines.hold retrain --reason "$(or $(REASON),asked for by hand)"
 
 replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--help" says how
 	@$(TRAINING) -m pipelines.replay_dead_letters $(ARGS)

@@ -128,7 +128,7 @@ def _tag(context: Context, bundles: dict[str, Bundle]) -> None:
 
 
 def forget_old(folder: Path) -> None:
-    """Drop versions beyond the newest KEPT_BUNDLES of each name, never one that champion, challenger or previous use."""
+    """Drop versions beyond the newest KEPT_BUNDLES of each name, never one that a pointer names."""
     for name, used in in_use(folder).items():
         versions = sorted((p for p in (folder / name).iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
         for old in versions[:-KEPT_BUNDLES]:

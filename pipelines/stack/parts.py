@@ -24,7 +24,7 @@ class Part:
     kind: Kind
     what: str
     ports: tuple[str, ...]
-    environment: Literal["platform", "training", "triton", "system"]
+    environment: Literal["platform", "training", "triton", "clickhouse", "system"]
     probe: Probe = "http"
     probe_path: str = "/readyz"
     page: str | None = None  # path of a page for people
@@ -61,7 +61,8 @@ def _service(name: str, what: str, try_there: str, talks_to: tuple[str, ...], *,
 PARTS: Final[tuple[Part, ...]] = (
     Part(
         "kafka", "infrastructure", "the log of every event and decision", ("kafka", "kafka_controller"), "platform",
-        probe="tcp", try_there="make walk", talks_to=("stream_features", "event_log"), elsewhere="kafka_bootstrap",
+        probe="tcp", try_there="make walk", talks_to=("stream_features", "event_log", "analytics"),
+        elsewhere="kafka_bootstrap",
     ),
     Part(
         "redis", "infrastructure", "online feature store", ("redis",), "platform",
@@ -78,10 +79,20 @@ PARTS: Final[tuple[Part, ...]] = (
         probe_path="/health", page="/", try_there="runs, curves, the alias champion", talks_to=("triton",),
         elsewhere="mlflow_uri",
     ),
+    Part(
+        "clickhouse", "infrastructure", "analytical store of decisions and outcomes", ("clickhouse",), "clickhouse",
+        probe_path="/ping", try_there="curl {host}:{port}/?query=SHOW+TABLES+FROM+minimart", optional=True,
+        elsewhere="clickhouse_url",
+    ),
     _service("collector", "takes events in", "POST /v1/events", ("kafka",), page="/docs"),
     _service("event_log", "Kafka to Parquet, the offline store", "make logs S=event_log", ("lake",)),
+    Part(
+        "analytics", "service", "Kafka to the analytical store, hourly statistics", ("analytics",), "platform",
+        metrics="/metrics", try_there="make logs S=analytics", talks_to=("clickhouse",), optional=True,
+    ),
     _service("stream_features", "sliding windows, exactly once", "make logs S=stream_features", ("redis",)),
     _service("recommender", "the ranking funnel", "POST /v1/recommendations", ("triton", "kafka"), page="/docs"),
+    _service("controller", "drift to promotion, or back", "GET /v1/rollout", ("recommender", "mlflow"), page="/docs"),
     _service("shop", "the shop's pages", "click a few products", ("collector", "recommender"), page="/"),
     _service("simulator", "live shoppers", "make logs S=simulator", ("collector", "recommender")),
     _service("monitor", "alerts become incidents", "GET /v1/incidents", (), page="/docs"),

@@ -78,7 +78,7 @@ def publish(
     encoder_version: str | None = None, features: tuple[str, ...] = FEATURES, gate: Gate = "passed",
     current: bool = True,
 ) -> dict[str, Bundle]:
-    """Write and (if `current`) publish a set of `version`; items i0.., users u0..u9, popularity falling with the row."""
+    """Write and publish (if `current`) a set of `version`: items i0.., users u0..u9, popularity falling by row."""
     ids = _text([f"i{j}" for j in range(items)])
     scratch.mkdir(parents=True, exist_ok=True)
     AnnIndex.build(np.eye(D, dtype=np.float32)[np.arange(items) % D]).save(scratch / "items.faiss")

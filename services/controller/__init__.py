@@ -1,0 +1,1 @@
+"""Takes a challenger from a drift report to champion, or back: one leader, every step with its reason."""

@@ -1,0 +1,104 @@
+"""The evidence that guardrails are judged by, read from the analytical store: arms by shopper, and shadow scores.
+
+One query per look, whatever the traffic: the store sums by shopper, we get one row per arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from adapters.analytics import Store
+from models.rollout.guardrails import METRICS, Arms, Shadow
+from models.rollout.sequential import Sums
+
+_DEAD: Final = "length(scores) = 0 OR (length(scores) > 1 AND arrayMin(scores) = arrayMax(scores))"
+_RANGE: Final = """
+    event_ms >= {since:Int64} AND event_ms < {until:Int64}
+    AND hour >= toStartOfHour(toDateTime(intDiv({since:Int64}, 1000), 'UTC'))
+"""
+_COLUMNS: Final = ", ".join(
+    f"toFloat64(sum({m.name})) AS {m.name}_y, toFloat64(sum({m.name} * {m.name})) AS {m.name}_yy, "
+    f"toFloat64(sum({m.name} * requests)) AS {m.name}_yn"
+    for m in METRICS
+)
+_ARMS: Final = f"""
+SELECT arm, count() AS users, sum(requests) AS n, sum(requests * requests) AS nn, {_COLUMNS}
+FROM
+(
+    SELECT d.user_id AS user_id, any(d.arm) AS arm, count() AS requests, sum(d.degraded) AS degraded,
+        sum(d.latency) AS latency, sum(d.dead) AS dead_scores, sum(c.clicks) AS clicks, any(o.orders) AS orders
+    FROM
+    (
+        SELECT request_id, user_id, arm, length(degraded) > 0 AS degraded, log(greatest(total_ms, 0.1)) AS latency,
+            {_DEAD} AS dead
+        FROM decisions FINAL
+        WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm IN ('canary', 'control')
+    ) AS d
+    LEFT JOIN
+    (
+        SELECT request_id, count() AS clicks FROM clicks FINAL WHERE {_RANGE} AND request_id != '' GROUP BY request_id
+    ) AS c ON c.request_id = d.request_id
+    LEFT JOIN
+    (
+        SELECT user_id, count() AS orders FROM orders FINAL WHERE {_RANGE} GROUP BY user_id
+    ) AS o ON o.user_id = d.user_id
+    GROUP BY d.user_id
+)
+GROUP BY arm
+"""  # noqa: S608 the text is ours; values are sent apart
+_STEP: Final = f"""
+SELECT count() AS n, countIf(length(degraded) > 0) AS degraded, countIf({_DEAD}) AS dead_scores
+FROM decisions FINAL
+WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm IN {{arms:Array(String)}}
+"""  # noqa: S608
+_SHADOW: Final = f"""
+SELECT count() AS n, countIf(error != '') AS errors, countIf({_DEAD}) AS dead_scores,
+    countIf(length(JSONExtractArrayRaw(payload, 'degraded')) > 0) AS degraded, quantile(0.5)(total_ms) AS median_ms,
+    quantile(0.5)(champion_ms) AS champion_median_ms, avg(overlap_at_k) AS overlap
+FROM shadow FINAL
+WHERE {_RANGE} AND rollout = {{rollout:String}}
+"""  # noqa: S608 the text is ours; values are sent apart
+_FOREVER: Final = 4_102_444_800_000
+
+
+class Evidence:
+    """Methods raise Unavailable when the store does not answer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def arms(
+        self, rollout: str, *, began_ms: int, balanced_until_ms: int, step_ms: int, step_arms: tuple[str, ...]
+    ) -> Arms:
+        """Both arms from the experiment's start to the control's end (0: it goes on), and this step's answers."""
+        span = {"rollout": rollout, "since": began_ms, "until": balanced_until_ms or _FOREVER}
+        rows = {row["arm"]: row for row in self._store.query(_ARMS, span)}
+        here = {"rollout": rollout, "since": step_ms, "until": _FOREVER, "arms": list(step_arms)}
+        (step,) = self._store.query(_STEP, here)
+        n = int(step["n"])
+        return Arms(
+            canary=_sums(rows.get("canary")), control=_sums(rows.get("control")), step_requests=n,
+            step_gross={name: step[name] / n for name in ("degraded", "dead_scores")} if n else {},
+        )  # fmt: skip
+
+    def shadow(self, rollout: str, *, since_ms: int) -> Shadow:
+        """Shadow scores of this rollout."""
+        (row,) = self._store.query(_SHADOW, {"rollout": rollout, "since": since_ms, "until": _FOREVER})
+        n = int(row["n"])
+        if not n:
+            return Shadow()
+        return Shadow(
+            requests=n, errors=row["errors"] / n, degraded=row["degraded"] / n, dead_scores=row["dead_scores"] / n,
+            median_ms=row["median_ms"] or 0.0, champion_median_ms=row["champion_median_ms"] or 0.0,
+            overlap=row["overlap"] or 0.0,
+        )  # fmt: skip
+
+
+def _sums(row: Mapping[str, Any] | None) -> dict[str, Sums]:
+    if row is None:
+        return {}
+    return {
+        m.name: Sums(row["users"], row["n"], row["nn"], row[f"{m.name}_y"], row[f"{m.name}_yy"], row[f"{m.name}_yn"])
+        for m in METRICS
+    }
