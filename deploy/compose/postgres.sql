@@ -1,0 +1,2 @@
+-- Beside MLflow's runs and registry (database mlflow): its logins.
+CREATE DATABASE mlflow_auth;
