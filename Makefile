@@ -35,7 +35,7 @@ export MINIMART_MAPPING := $(abspath $(MAPPING))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards backup restore drill-restore env-example lock replay-dead-letters kill start
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards backup restore drill-restore env-example lock reconcile replay-dead-letters kill start
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -124,6 +124,9 @@ rollback: $(PLATFORM) ## drop the challenger, or where there is none undo the la
 
 retrain: $(PLATFORM) ## have a challenger trained on the newest data, gated and rolled out: REASON="..."
 	@$(PLATFORM) -m pipelines.hold retrain --reason "$(or $(REASON),asked for by hand)"
+
+reconcile: $(TRAINING) ## whether every accepted event is counted once: Kafka against features, lake and analytics; exit 1 if not
+	@$(TRAINING) -m pipelines.reconcile $(ARGS)
 
 replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--help" says how
 	@$(TRAINING) -m pipelines.replay_dead_letters $(ARGS)

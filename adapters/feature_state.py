@@ -134,6 +134,15 @@ class FeatureState:
                     total[key.decode()] = total.get(key.decode(), 0) + int(number)
         return total
 
+    def account(self, partition: int) -> tuple[dict[str, int], dict[str, int]]:
+        """Of one moment: (topic -> next offset to read, `<topic>:<outcome>` -> records) of a partition."""
+        with self._translated(), self._client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(f"minimart:progress:{partition}")
+            pipe.hgetall(f"minimart:counters:{partition}")
+            progress, counters = pipe.execute()
+        offsets = {k.decode()[7:]: int(v) for k, v in progress.items() if k.startswith(b"offset:")}
+        return offsets, {k.decode(): int(v) for k, v in counters.items()}
+
     def put(self, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> None:
         """Write tiles outside a commit: rebuilding and materialising only."""
         pipe = self._client.pipeline(transaction=False)
