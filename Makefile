@@ -34,8 +34,10 @@ ifdef MAPPING
 export MINIMART_MAPPING := $(abspath $(MAPPING))
 endif
 
+DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards backup restore drill-restore env-example lock reconcile replay-dead-letters kill start
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards backup restore drill-restore env-example lock reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -142,6 +144,18 @@ drill-restore: $(PLATFORM) ## save, destroy, restore and compare MLflow's store 
 
 dashboards: $(PLATFORM) ## write Grafana's dashboards again from pipelines/dashboards
 	@$(PLATFORM) -m pipelines.dashboards
+
+drill-drift: $(TRAINING) ## the marketplace changes, the platform heals itself: SCENARIO=taste_shift|traffic_mix|seasonal|price_level, KILL=part, SHORT=1
+	@$(TRAINING) -m pipelines.drills drift $(if $(SCENARIO),--scenario $(SCENARIO)) $(DRILL)
+
+drill-sabotage: $(TRAINING) ## six bad challengers, none may do harm; KILL=part, SHORT=1
+	@$(TRAINING) -m pipelines.drills sabotage $(DRILL)
+
+drill-incident: $(TRAINING) ## something breaks at 3 a.m., triage finds out what: CASE=broken-units|null-surge|silence|bad-deploy, SHORT=1
+	@$(TRAINING) -m pipelines.drills incident $(if $(CASE),--case $(CASE)) $(DRILL)
+
+triage: $(TRAINING) ## which of the usual causes is it? compares the last 5 minutes with the 5 before; exit 1 when one is found
+	@$(TRAINING) -m pipelines.drills.triage
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example

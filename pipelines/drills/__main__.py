@@ -1,0 +1,67 @@
+"""`python -m pipelines.drills drift|sabotage|incident`: exit 0 for PASS, 1 for FAIL, 2 where it cannot be run."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from types import FrameType
+
+from rich.console import Console
+
+from adapters.errors import MinimartError
+from pipelines.drills import drift, incident, sabotage
+from settings import Settings, load_settings
+
+
+def main() -> None:
+    chosen = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        passed = run(load_settings(), console, chosen)
+    except MinimartError as error:
+        console.print(f"[red]the drill cannot go on[/]: {error.detail}", highlight=False)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        console.print("[yellow]interrupted; everything was put back[/]")
+        raise SystemExit(130) from None
+    raise SystemExit(0 if passed else 1)
+
+
+def run(settings: Settings, console: Console, chosen: argparse.Namespace) -> bool:
+    """The chosen drill; whether it passed."""
+    if chosen.drill == "drift":
+        return drift.drill(settings, console, scenario=chosen.scenario, share=chosen.share, short=chosen.short,
+                           kill=chosen.kill, kill_in=chosen.kill_in)  # fmt: skip
+    if chosen.drill == "sabotage":
+        return sabotage.drill(settings, console, short=chosen.short, kill=chosen.kill)
+    return incident.drill(settings, console, only=chosen.case, short=chosen.short, kill=chosen.kill)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pipelines.drills", description="Drills on the running platform.")
+    drills = parser.add_subparsers(dest="drill", required=True)
+    for name, what in (
+        ("drift", "the marketplace changes, the platform heals itself"),
+        ("sabotage", "six bad challengers, none may do harm"),
+        ("incident", "something breaks, triage finds out what"),
+    ):
+        one = drills.add_parser(name, help=what)
+        one.add_argument("--short", action="store_true", help="the form for CI: shorter steps, fewer cases")
+        one.add_argument("--kill", default="", metavar="PART", help="kill -9 this part in the middle; it comes back")
+    one = drills.choices["drift"]
+    one.add_argument("--scenario", choices=tuple(drift.SHARES), default="taste_shift")
+    one.add_argument("--share", type=float, help="how much of it, 0 to 1")
+    one.add_argument("--kill-in", choices=("retraining", "shadow", "canary_5", "canary_25", "canary_50"),
+                     default="retraining", help="in which state the part is killed")  # fmt: skip
+    drills.choices["incident"].add_argument("--case", choices=("", *(c.name for c in incident.CASES)), default="")
+    return parser
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""`make drill-drift`: the marketplace changes; the platform sees it, trains again, tries the new models, promotes them.
+
+PASS when it was detected, retrained, gated, shadowed, tried at 5, 25, 50 and 100 percent in this order and promoted,
+and when the feeds are then better under the changed truth than they were before the new models came.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+
+from pipelines.drills import pictures
+from pipelines.drills.follow import STEPS, steps_in_order
+from pipelines.drills.report import now_ms
+from pipelines.drills.scene import SHORT, Pace, Scene, scene
+from pipelines.drills.shoppers import by_version
+from pipelines.drills.standin import child_environment
+from pipelines.stack.launch import python_of
+from settings import ROOT, Settings
+
+SHARES: Final[Mapping[str, float]] = {"taste_shift": 0.8, "traffic_mix": 0.6, "seasonal": 0.8, "price_level": 0.9}
+DETECT_S: Final = 180.0
+ARRIVES_MS: Final = 3000  # within so long a promotion has reached every answer
+KILLED_IN: Final = ("retraining", "shadow")  # a part that is to be killed dies when one of these begins
+CONCEPT: Final = ("taste_shift", "seasonal", "price_level")
+
+
+def drill(
+    settings: Settings, console: Console, *, scenario: str, share: float | None, short: bool, kill: str, kill_in: str
+) -> bool:
+    """Run it; whether it passed."""
+    pace = SHORT if short else Pace()
+    share = SHARES[scenario] if share is None else share
+    title = f"drift drill: {scenario} {share:g}" + (f", {kill} killed in {kill_in}" if kill else "")
+    with scene(settings, "drift", title, pace, console, kill=kill) as stage:
+        moments = run(stage, {scenario: share}, kill_in)
+        judge(stage, moments, scenario)
+        draw(stage, moments)
+        return stage.report.end()
+
+
+def run(stage: Scene, shares: Mapping[str, float], kill_in: str) -> dict[str, int]:
+    """The drill's moments by name (ms); those that never came are missing."""
+    report, pace = stage.report, stage.pace
+    moments = {"begun": now_ms()}
+    report.say(f"healthy traffic for {pace.healthy_s:.0f} s", asked_a_second=pace.asks,
+               feeds=pace.feeds, searches=pace.searches)  # fmt: skip
+    _stay(stage, pace.healthy_s)
+    mark_healthy(stage)
+    moments["injected"] = stage.inject(shares)
+    events = stage.neighbours.events_accepted()
+    mean, error, n = stage.quality(moments["begun"], moments["injected"])
+    report.say("healthy", "good", quality=mean, plus_minus=error, feeds=n)
+    report.say(f"injected: {', '.join(f'{k} {v:g}' for k, v in shares.items())}", "bad")
+    report.figures["quality_before"] = round(mean, 4)
+    seen = stage.follow_until("drift_suspected", "retraining", within_s=DETECT_S, since_ms=moments["injected"])
+    if seen is None:
+        report.say(f"no drift was seen within {DETECT_S:.0f} s", "bad")
+        return moments
+    moments["detected"] = int(seen["at_ms"])
+    after_events = stage.neighbours.events_accepted() - events
+    report.figures |= {"detected_after_s": round((moments["detected"] - moments["injected"]) / 1000, 1),
+                       "detected_after_events": after_events}  # fmt: skip
+    report.say("drift detected", "good", after_s=report.figures["detected_after_s"], after_events=after_events)
+    _to_the_end(stage, moments, kill_in)
+    return moments
+
+
+def _to_the_end(stage: Scene, moments: dict[str, int], kill_in: str) -> None:
+    deadline = time.monotonic() + stage.pace.most_s
+    told_at = time.monotonic()
+    while "ended" not in moments and time.monotonic() < deadline:
+        for transition in stage.follow():
+            state = transition["to"]
+            if transition["from"] == state:
+                continue
+            moments.setdefault(state, int(transition["at_ms"]))
+            if state in ("promoted", "rolled_back"):
+                moments["ended"] = int(transition["at_ms"])
+        if stage.breaker is not None and kill_in in moments:
+            stage.breaker.kill(stage.report)
+        if time.monotonic() - told_at > 15:
+            told_at = time.monotonic()
+            mean, error, n = stage.quality(now_ms() - 15_000)
+            stage.report.say("last 15 s", "note", quality=mean, plus_minus=error, feeds=n)
+    if "promoted" in moments:
+        stage.report.say(f"promoted; {stage.pace.after_s:.0f} s of what shoppers get now", "good")
+        _stay(stage, stage.pace.after_s)
+    moments["over"] = now_ms()
+
+
+def mark_healthy(stage: Scene) -> None:
+    """Have the drift job take the traffic so far as its healthy baseline."""
+    window = f"{max(20, int(stage.pace.healthy_s - stage.pace.drift_settle_s))}s"
+    job = [python_of("training"), "-m", "pipelines.check_drift"]
+    command = [*job, "--window", window, "--mark-healthy", "--no-html", "--quiet"]
+    environment = child_environment({"MINIMART_DRIFT_SETTLE_S": f"{stage.pace.drift_settle_s:g}"}, stage.settings)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )  # fmt: skip
+    verdict = {0: "healthy", 1: "warn", 2: "drift"}.get(done.returncode, "unavailable")
+    stage.report.say(f"drift job on the healthy traffic: {verdict}", "plain" if done.returncode == 0 else "bad")
+    stage.report.check("healthy traffic raises no alarm", done.returncode in (0, 1), verdict + done.stderr[-200:])
+
+
+def _stay(stage: Scene, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        stage.follow()
+
+
+def judge(stage: Scene, moments: Mapping[str, int], scenario: str) -> None:
+    """What has to hold at the end."""
+    report, follower = stage.report, stage.follower
+    figures = report.figures
+    saw = f"{figures.get('detected_after_s')} s, {figures.get('detected_after_events')} events after the injection"
+    report.check("the drift was detected", "detected" in moments, saw)
+    for state, name in (("retraining", "retrained"), ("gated", "through the gate"), ("promoted", "promoted")):
+        seen = follower.first(state, moments["injected"])
+        report.check(name, seen is not None, str(seen["reason"]) if seen else "never")
+    entered = follower.entered()
+    report.check(f"shadow, then {', '.join(s.removeprefix('canary_') for s in STEPS)} percent in order",
+                 steps_in_order(entered), " -> ".join(entered))  # fmt: skip
+    if "promoted" in moments:
+        _judge_quality(stage, moments, scenario)
+    stage.check_always_answered(stage.shoppers.since(moments["begun"]))
+    stage.check_one_champion()
+    if "detected" in moments and "over" in moments:
+        report.figures["minutes"] = round((moments["over"] - moments["begun"]) / 60_000, 2)
+
+
+def _judge_quality(stage: Scene, moments: Mapping[str, int], scenario: str) -> None:
+    """Before, during (from the injection to the first canary) and after (from the promotion), under the truth."""
+    report, arrived = stage.report, moments["promoted"] + ARRIVES_MS
+    spans: dict[str, tuple[int, int | None]] = {
+        "before": (moments["begun"], moments["injected"]),
+        "during": (moments["injected"], moments.get("canary_5", moments["promoted"])),
+        "after": (arrived, None),
+    }
+    found = {name: stage.quality(*span) for name, span in spans.items()}
+    clicks = {name: stage.expected_clicks(*span) for name, span in spans.items()}
+    report.figures |= {f"quality_{name}": round(mean, 4) for name, (mean, _, _) in found.items()}
+    report.figures |= {f"expected_clicks_{name}": round(value, 3) for name, value in clicks.items()}
+    report.table(
+        "Quality under the planted truth", ["when", "of the best possible clicks", "expected clicks a feed", "feeds"],
+        [[name, f"{m:.4f} ± {1.96 * e:.4f}", f"{clicks[name]:.3f}", str(n)] for name, (m, e, n) in found.items()],
+    )  # fmt: skip
+    during, after = found["during"], found["after"]
+    saw = f"before {found['before'][0]:.3f}, during {during[0]:.3f}, after {after[0]:.3f}"
+    slack = 1.96 * float(np.hypot(during[1], after[1]))
+    if scenario in CONCEPT:
+        report.check("feeds are better under the changed truth than before the new models", after[0] > during[0], saw)
+    else:
+        report.check("feeds are not worse than before the new models", after[0] > during[0] - slack, saw)
+    new = (stage.neighbours.rollout() or {}).get("champion", {}).get("ranker", "")
+    versions = by_version(stage.shoppers.since(arrived), "ranker")
+    ok = set(versions) <= {new, ""}
+    report.check("3 s after the promotion every answer is the new champion's", ok, str(versions))
+
+
+def draw(stage: Scene, moments: Mapping[str, int]) -> None:
+    """The story in one picture."""
+    zero = stage.report.begun_ms
+    answers = [a for a in stage.shoppers.since(moments["begun"]) if a.items]
+    quality: list[tuple[float, float]] = []
+    for scenario, part in stage.by_scenario(answers):
+        found = stage.truth.quality(stage.shoppers.feeds(part), scenario)
+        quality += [((a.sent_ms - zero) / 1000, float(q)) for a, q in zip(part, found, strict=True)]
+    versions: dict[str, list[tuple[float, float]]] = {}
+    for a in answers:
+        versions.setdefault(f"ranker {a.version('ranker') or 'none'}", []).append(((a.sent_ms - zero) / 1000, 1.0))
+    named = {"injected": "injected", "drift_suspected": "drift suspected", "retraining": "retraining", "gated": "gated",
+             "shadow": "shadow", "canary_5": "5 %", "canary_25": "25 %", "canary_50": "50 %", "canary_100": "100 %",
+             "promoted": "promoted", "rolled_back": "rolled back"}  # fmt: skip
+    marks: list[tuple[float, str]] = [((moments[m] - zero) / 1000, text) for m, text in named.items() if m in moments]
+    path = stage.report.picture("story.png", "quality under the planted truth, and who answered")
+    any_versions: dict[str, Any] = dict(versions)
+    pictures.story(path, stage.report.title, quality, any_versions, marks)

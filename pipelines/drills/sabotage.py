@@ -1,0 +1,242 @@
+"""`make drill-sabotage`: six bad rankers, given to the controller by hand; none may do harm.
+
+First through the front door: each must be stopped by the gate, for its own reason, and never answer anybody. Then
+around the gate (a switch that only a drill has): each may reach the shadow and 5 % of the traffic, not more, and must
+be gone within a minute. The proof is read out of the answers of an open-loop client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+
+from adapters.bundles import Bundle, load_bundle
+from adapters.errors import BadInput, MinimartError
+from pipelines.drills import pictures
+from pipelines.drills.challengers import SIX, Bad, write
+from pipelines.drills.follow import Follower
+from pipelines.drills.report import now_ms
+from pipelines.drills.scene import SHORT, Pace, Scene, scene
+from pipelines.drills.shoppers import Answer
+from settings import Settings
+
+PACE: Final = Pace(step_s=90, shadow_s=6, least_requests=40, drift_every_s=3600, asks=28, feeds=1, searches=0,
+                   healthy_s=10, most_s=150)  # fmt: skip
+MOST_EXPOSED: Final = 0.05
+MOST_EXPOSED_S: Final = 60.0
+GONE_S: Final = 5.0
+GATE_S: Final = 150.0
+SHORT_KINDS: Final = ("NaN scores", "wrong schema", "slow")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one bad challenger fared. Times in ms; versions are those that its answers carried."""
+
+    bad: Bad
+    bypass: bool
+    stopped_at: str
+    reason: str
+    ended_ms: int
+    served: tuple[Answer, ...]
+    meanwhile: int
+    """Answers from the first to the last one that carried the bad version."""
+    most_canary: float
+
+    @property
+    def share(self) -> float:
+        return len(self.served) / self.meanwhile if self.meanwhile else 0.0
+
+    @property
+    def exposed_s(self) -> float:
+        return (self.served[-1].answered_ms - self.served[0].sent_ms) / 1000 if self.served else 0.0
+
+    @property
+    def late_s(self) -> float:
+        """From the decision to the moment at which the last answer with the bad version was asked for."""
+        return max(0.0, (self.served[-1].answered_ms - self.ended_ms) / 1000) if self.served else 0.0
+
+
+def drill(settings: Settings, console: Console, *, short: bool, kill: str) -> bool:
+    """Run it; whether it passed."""
+    pace = Pace(**{**vars(PACE), "shadow_s": SHORT.shadow_s}) if short else PACE
+    title = "sabotage drill: " + ("three" if short else "six") + " bad challengers"
+    with scene(settings, "sabotage", title, pace, console, bypass=True, kill=kill) as stage:
+        outcomes = run(stage, [bad for bad in SIX if not short or bad.kind in SHORT_KINDS])
+        stage.report.end()
+        del outcomes
+        return stage.report.passed
+
+
+def run(stage: Scene, kinds: Sequence[Bad]) -> list[Outcome]:
+    """Every bad challenger through the front door, then the harmful ones around the gate."""
+    report, begun = stage.report, now_ms()
+    champion = stage.champion()
+    bundle = load_bundle(stage.settings.published / "ranker" / champion["ranker"])
+    report.say(f"the champion is ranker {champion['ranker']}; healthy traffic", asked_a_second=stage.pace.asks)
+    _follow(stage, stage.pace.healthy_s)
+    outcomes = []
+    for number, bad in enumerate(kinds):
+        outcomes.append(send(stage, bad, bundle, f"bad-{number}-{now_ms() % 10**6}", bypass=False))
+        judge_gated(stage, outcomes[-1])
+    for number, bad in enumerate(kinds):
+        outcomes.append(send(stage, bad, bundle, f"around-{number}-{now_ms() % 10**6}", bypass=True))
+        judge_bypassed(stage, outcomes[-1])
+    _conclude(stage, outcomes, champion, begun)
+    return outcomes
+
+
+def send(stage: Scene, bad: Bad, champion: Bundle, version: str, *, bypass: bool) -> Outcome:
+    """Make the challenger, hand it over, and watch until it is stopped or its time is over."""
+    report, begun = stage.report, now_ms()
+    stage.settle()
+    folder = write(bad, champion, _folder(stage.report.folder, version), version, seed=stage.settings.seed)
+    way = "around the gate" if bypass else "through the gate"
+    report.say(f"{bad.kind} ({bad.mistake}), {way}", "bad")
+    follower = Follower.from_now(stage.neighbours.rollout() or {"history": []})
+    try:
+        stage.neighbours.challenger(folder, bypass=bypass, reason=f"drill: {bad.kind}")
+    except BadInput as error:
+        report.say(f"refused at the door: {error.detail}", "good")
+        return Outcome(bad, bypass, "the door", error.detail, now_ms(), (), 0, 0.0)
+    end = _watch(stage, follower, GATE_S if not bypass else stage.pace.most_s)
+    stopped_at, reason, ended_ms = "not stopped", "", now_ms()
+    if end is not None:
+        stopped_at, reason, ended_ms = _stage_of(follower, end), str(end["reason"]), int(end["at_ms"])
+        reason += _evidence(follower)
+    else:
+        _take_back(stage)
+    _follow(stage, GONE_S)
+    served, meanwhile = exposure(stage.shoppers.since(begun), _versions(follower), champion.version)
+    return Outcome(bad, bypass, stopped_at, reason, ended_ms, served, meanwhile, follower.most_canary())
+
+
+def exposure(answers: Sequence[Answer], bad: set[str], champion: str) -> tuple[tuple[Answer, ...], int]:
+    """The answers that a bad ranker made, and how many there were from the first to the last of them."""
+    good = [a for a in answers if a.status == 200]
+    served = [a for a in good if a.version("ranker") in bad - {champion}]
+    if not served:
+        return (), 0
+    first, last = served[0].sent_ms, served[-1].sent_ms
+    return tuple(served), sum(first <= a.sent_ms <= last for a in good)
+
+
+def allowed(requests: int, share: float = MOST_EXPOSED) -> float:
+    """The share of `requests` that may be seen where `share` of the shoppers are meant: three standard errors more."""
+    return share + 3 * float(np.sqrt(share * (1 - share) / max(1, requests)))
+
+
+def judge_gated(stage: Scene, outcome: Outcome) -> None:
+    """Stopped by the gate or before it, for a reason that names its fault, without a single answer."""
+    bad = outcome.bad
+    at_gate = outcome.stopped_at in ("the door", "gate")
+    named = any(word in outcome.reason.lower() for word in bad.stopped_by.split())
+    saw = f"stopped at {outcome.stopped_at}: {outcome.reason[:160]}; {len(outcome.served)} answers"
+    stage.report.check(f"{bad.kind}: the gate stops it, for its fault", at_gate and named and not outcome.served, saw)
+
+
+def judge_bypassed(stage: Scene, outcome: Outcome) -> None:
+    """Never more than the canary's share; gone within a minute where shoppers could notice it."""
+    bad, report = outcome.bad, stage.report
+    exposed = f"{len(outcome.served)} of {outcome.meanwhile} answers ({outcome.share:.1%}) in {outcome.exposed_s:.0f} s"
+    exposed += f", the last {outcome.late_s:.1f} s after the decision"
+    saw = f"stopped at {outcome.stopped_at}: {outcome.reason[:110]}; {exposed}"
+    within = outcome.most_canary <= 100 * MOST_EXPOSED and outcome.share <= allowed(outcome.meanwhile)
+    stopped = outcome.stopped_at != "not stopped" or not bad.harms
+    quick = outcome.exposed_s <= MOST_EXPOSED_S + GONE_S and outcome.late_s <= GONE_S
+    name = "rolled back in time" if bad.harms else "taken back before more than the first step"
+    report.check(f"{bad.kind}, gate bypassed: at most 5 % of traffic, {name}", within and stopped and quick, saw)
+
+
+def _watch(stage: Scene, follower: Follower, within_s: float) -> dict[str, Any] | None:
+    """Follow until it is rolled back. A harmless one is let go after a minute of canary; None then."""
+    deadline = time.monotonic() + within_s
+    canary_since: float | None = None
+    while time.monotonic() < deadline:
+        stage.follow()
+        follower.take(stage.neighbours.rollout())
+        if (end := follower.last("rolled_back")) is not None:
+            return end
+        if canary_since is None and follower.first("canary_5") is not None:
+            canary_since = time.monotonic()
+            if stage.breaker is not None:
+                stage.breaker.kill(stage.report)
+        if canary_since is not None and time.monotonic() - canary_since > MOST_EXPOSED_S:
+            return None
+    return None
+
+
+def _take_back(stage: Scene) -> None:
+    stage.report.say("nobody has stopped it: the drill takes it back", "note")
+    try:
+        stage.neighbours.command("rollback", "the drill's minute is over")
+    except MinimartError as error:
+        stage.report.say(f"rollback: {error.detail}", "bad")
+
+
+def _stage_of(follower: Follower, end: Mapping[str, Any]) -> str:
+    """Where the challenger was when it was stopped."""
+    was = str(end["from"])
+    return "gate" if was in ("healthy", "drift_suspected", "retraining", "rolled_back", "promoted") else was
+
+
+def _evidence(follower: Follower) -> str:
+    """The names of failed checks, where the transitions carry them."""
+    found = []
+    for transition in follower.seen:
+        checks = (transition.get("evidence") or {}).get("checks") or []
+        found += [str(c.get("name")) for c in checks if isinstance(c, dict) and c.get("passed") is False]
+    return f" (failed: {', '.join(dict.fromkeys(found))})" if found else ""
+
+
+def _versions(follower: Follower) -> set[str]:
+    """Every ranker version that these transitions name as challenger."""
+    return {str((t.get("challenger") or {}).get("ranker", "")) for t in follower.seen} - {""}
+
+
+def _follow(stage: Scene, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        stage.follow()
+
+
+def _folder(report: Path, version: str) -> Path:
+    return report / "challengers" / version
+
+
+def _conclude(stage: Scene, outcomes: Sequence[Outcome], champion: Mapping[str, str], begun: int) -> None:
+    report = stage.report
+    rows = [[o.bad.kind, "around" if o.bypass else "through", o.stopped_at, o.reason[:90], f"{o.share:.1%}",
+             f"{o.exposed_s:.0f}", f"{o.late_s:.1f}"] for o in outcomes]  # fmt: skip
+    heads = ["challenger", "gate", "stopped at", "reason", "of the answers", "exposed s", "s after the decision"]
+    report.table("Bad challengers", heads, rows)
+    answers = stage.shoppers.since(begun)
+    stage.check_always_answered(answers)
+    stage.check_one_champion(champion)
+    bad = sum(len(o.served) for o in outcomes)
+    good = [a for a in answers if a.status == 200]
+    report.check("over the whole drill at most 5 % of the answers are a bad model's",
+                 bad <= allowed(len(good)) * len(good), f"{bad} of {len(good)}")  # fmt: skip
+    invalid = [a for a in good if len(a.items) != len(set(a.items))]
+    report.check("every feed holds distinct products", not invalid, f"{len(invalid)} of {len(good)} do not")
+    _draw(stage, outcomes, answers)
+
+
+def _draw(stage: Scene, outcomes: Sequence[Outcome], answers: Sequence[Answer]) -> None:
+    zero = stage.report.begun_ms
+    bad = {id(a) for o in outcomes for a in o.served}
+    good = [a for a in answers if a.items]
+    qualities = stage.truth.quality(stage.shoppers.feeds(list(good)), stage.shoppers.scenario)
+    points = [((a.sent_ms - zero) / 1000, float(q)) for a, q in zip(good, qualities, strict=True)]
+    who: dict[str, list[tuple[float, float]]] = {"champion": [], "bad challenger": []}
+    for a in good:
+        who["bad challenger" if id(a) in bad else "champion"].append(((a.sent_ms - zero) / 1000, 1.0))
+    marks = [((o.ended_ms - zero) / 1000, f"{o.bad.kind}: {o.stopped_at}") for o in outcomes]
+    path = stage.report.picture("story.png", "quality under the planted truth, and who answered")
+    pictures.story(path, stage.report.title, points, dict(who), marks)
