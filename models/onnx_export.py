@@ -46,9 +46,11 @@ def trees(booster: Any, n_features: int) -> bytes:
     from onnxmltools import convert_lightgbm
     from onnxmltools.convert.common.data_types import FloatTensorType
 
+    # Named, since the default name is a random one: the same trees shall give the same bytes.
     graph = convert_lightgbm(
-        booster, initial_types=[("features", FloatTensorType([None, n_features]))], target_opset=15, zipmap=False
-    )
+        booster, name="trees", initial_types=[("features", FloatTensorType([None, n_features]))], target_opset=15,
+        zipmap=False,
+    )  # fmt: skip
     produced = graph.graph.output[0].name
     for node in graph.graph.node:
         for i, name in enumerate(node.output):
