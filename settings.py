@@ -6,17 +6,30 @@ process in under two seconds with the key, the value, what is allowed and the fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 ROOT = Path(__file__).resolve().parent
 SECRETS = Path("/run/secrets")  # where Docker and Kubernetes put them: one file per key, e.g. minimart_redis_password
 DEFAULT_PASSWORDS = ("", "password", "password1234", "admin", "changeme", "minimart")
+
+
+class _OwnLines(DotEnvSettingsSource):
+    """The lines of .env that are ours; docker compose and others may have theirs in the same file."""
+
+    def _read_env_files(self) -> Mapping[str, str | None]:
+        return {name: value for name, value in super()._read_env_files().items() if name.lower().startswith("minimart_")}
 
 
 class Settings(BaseSettings):
@@ -24,6 +37,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MINIMART_", env_file=ROOT / ".env", extra="forbid", frozen=True,
                                       secrets_dir=SECRETS if SECRETS.is_dir() else None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code wins, then the environment, .env and the secret files."""
+        return init_settings, env_settings, _OwnLines(settings_cls), file_secret_settings
 
     # Where and how
     home: Path = Field(ROOT / ".minimart", description="folder of everything the platform writes")
@@ -99,6 +121,7 @@ class Settings(BaseSettings):
     controller_port: int = Field(8098, ge=1, le=65535)
     console_port: int = Field(8099, ge=1, le=65535)
     monitor_port: int = Field(8100, ge=1, le=65535, description="takes alerts from Alertmanager and writes incidents")
+    grafana_port: int = Field(8101, ge=1, le=65535, description="port of Grafana (docker compose only)")
 
     # Recommender: milliseconds a stage may take before it is skipped and named in `degraded`
     budget_retrieve_ms: float = Field(60, gt=0, le=10_000)

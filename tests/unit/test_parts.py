@@ -23,6 +23,7 @@ def test_names_are_unique() -> None:
 def test_every_port_setting_belongs_to_exactly_one_part() -> None:
     listed = list(itertools.chain.from_iterable(part.ports for part in PARTS))
     known = {name.removesuffix("_port") for name in Settings.model_fields if name.endswith("_port")}
+    known -= {"grafana"}  # runs in the composed platform alone
     assert sorted(listed) == sorted(known)
 
 

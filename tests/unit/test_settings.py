@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from settings import Settings, load_settings, with_credentials, without_password
@@ -12,6 +14,16 @@ PRODUCTION = {
     "MLFLOW_PASSWORD": "m-4",
     "CLICKHOUSE_PASSWORD": "c-4",
 }
+
+
+def test_lines_of_others_in_the_env_file_are_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("COMPOSE_PROJECT_NAME=other\nTORCH_INDEX=somewhere\nMINIMART_SEED=11\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", file)
+    assert load_settings().seed == 11
+    file.write_text("MINIMART_SEAD=11\n")
+    with pytest.raises(SystemExit, match="MINIMART_SEAD"):
+        load_settings()
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
