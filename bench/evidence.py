@@ -15,10 +15,10 @@ README = ROOT / "README.md"
 PACKAGES = ("feature_repo", "adapters", "models", "pipelines", "services", "bench")
 WIDTH = 30
 REST = (
-    ("deploy/", "native set-up, Triton's model configurations and backend, Prometheus and its alerts"),
-    ("tests/", "unit/ (no network) integration/ (one real server each) model/ data/ e2e/ (the whole platform)"),
+    ("deploy/", "native set-up, images and scripts of compose, Kubernetes, dashboards, alerts, Triton, ClickHouse's tables"),
+    ("tests/", "unit/ (no network) integration/ (one real server each) model/ data/ e2e/ (the whole platform) compose/ (Docker)"),
     ("docs/", "your own data, and why it is built as it is"),
-    ("requirements/", "locked with hashes: serving, platform, training, dev, triton"),
+    ("requirements/", "locked with hashes: serving, platform, training, dev, triton, clickhouse, mlflow"),
     ("settings.py", "the only reader of the environment; .env.example mirrors it"),
     ("Makefile", "the front door: bare `make` prints help, CI uses the same verbs"),
 )

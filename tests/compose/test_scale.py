@@ -12,7 +12,7 @@ from pipelines.stack.compose.engine import compose
 from tests.compose import composed
 
 SCALED_S = 120.0
-REQUESTS = 'minimart_http_requests_total{'
+REQUESTS = 'minimart_http_requests_total{method="POST",route="/v1/recommendations"'
 
 
 @pytest.fixture(autouse=True)
