@@ -15,8 +15,8 @@ README = ROOT / "README.md"
 PACKAGES = ("feature_repo", "adapters", "models", "pipelines", "services", "bench")
 WIDTH = 30
 REST = (
-    ("deploy/", "native set-up, images and scripts of compose, Kubernetes, dashboards, alerts, Triton, ClickHouse's tables"),
-    ("tests/", "unit/ (no network) integration/ (one real server each) model/ data/ e2e/ (the whole platform) compose/ (Docker)"),
+    ("deploy/", "native set-up, images and compose, Kubernetes, dashboards, alerts, Triton, ClickHouse's tables"),
+    ("tests/", "unit/ (no network) integration/ (one real server) model/ data/ e2e/ (the platform) compose/ (Docker)"),
     ("docs/", "your own data, and why it is built as it is"),
     ("requirements/", "locked with hashes: serving, platform, training, dev, triton, clickhouse, mlflow"),
     ("settings.py", "the only reader of the environment; .env.example mirrors it"),
