@@ -105,6 +105,34 @@ class Analytics:
         return NotFound(text) if number in _UNKNOWN else BadInput(text)
 
 
+class MemoryStore:
+    """The fake: keeps what is inserted, answers a query by `answers[its text]`, and is away while `away` is set."""
+
+    def __init__(self, answers: Mapping[str, Sequence[Row]] | None = None, tables: Sequence[str] = ()) -> None:
+        """With `tables`, an insert into any other one raises NotFound; a query without an answer gives no rows."""
+        self.rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
+        self.executed: list[tuple[str, dict[str, Any]]] = []
+        self.answers: dict[str, Sequence[Row]] = dict(answers or {})
+        self.away = False
+        self._closed_set = bool(tables)
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        self.execute(sql, params)
+        return [dict(row) for row in self.answers.get(sql, ())]
+
+    def insert(self, table: str, rows: Sequence[Row]) -> None:
+        if self.away:
+            raise Unavailable("the fake store is away")
+        if self._closed_set and table not in self.rows:
+            raise NotFound(f"no table {table}")
+        self.rows.setdefault(table, []).extend(orjson.loads(_line(row)) for row in rows)
+
+    def execute(self, sql: str, params: Mapping[str, Any] | None = None) -> None:
+        if self.away:
+            raise Unavailable("the fake store is away")
+        self.executed.append((sql, {name: literal(value) for name, value in (params or {}).items()}))
+
+
 def open_store(settings: Settings, *, timeout_s: float = 10.0) -> Analytics:
     """The store that the settings name; connects to nothing yet."""
     return Analytics(settings.url("clickhouse"), user=settings.clickhouse_user, password=settings.clickhouse_password,

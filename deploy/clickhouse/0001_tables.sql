@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS decisions
     rerank_ms Float32,
     candidates UInt16,
     items Array(String),
-    scores Array(Float32),
+    scores Array(Nullable(Float32)),
     rank_scores Array(Nullable(Float32)),
     features Array(Array(Nullable(Float32))) CODEC(ZSTD),
     feature_names_sha LowCardinality(String),
@@ -177,15 +177,19 @@ CREATE TABLE IF NOT EXISTS shadow
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_ms, 'UTC') CODEC(Delta, ZSTD),
     hour DateTime('UTC') DEFAULT toStartOfHour(toDateTime(intDiv(event_ms, 1000), 'UTC')),
     user_id String,
-    arm LowCardinality(String),
     rollout String,
     ranker_version LowCardinality(String),
     model_versions Map(LowCardinality(String), String),
+    champion_versions Map(LowCardinality(String), String),
+    k UInt16,
     items Array(String),
-    scores Array(Float32),
+    scores Array(Nullable(Float32)),
+    champion_items Array(String),
     total_ms Float32,
-    champion_ms Float32,
+    champion_total_ms Float32,
+    degraded Array(LowCardinality(String)),
     overlap_at_k Nullable(Float32),
+    top1_same Nullable(UInt8),
     error String,
     payload String CODEC(ZSTD),
     _partition Int32,
@@ -205,10 +209,15 @@ CREATE TABLE IF NOT EXISTS drift_reports
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_ms, 'UTC') CODEC(Delta, ZSTD),
     hour DateTime('UTC') DEFAULT toStartOfHour(toDateTime(intDiv(event_ms, 1000), 'UTC')),
     model LowCardinality(String),
-    window LowCardinality(String),
+    window_text LowCardinality(String),
+    since_ms Int64,
+    until_ms Int64,
     baseline LowCardinality(String),
     verdict LowCardinality(String),
+    breakage UInt8,
     kinds Map(LowCardinality(String), String),
+    reasons Array(String),
+    requests UInt64,
     feature_names Array(LowCardinality(String)),
     feature_levels Array(LowCardinality(String)),
     psi Array(Nullable(Float32)),
@@ -228,18 +237,24 @@ SETTINGS non_replicated_deduplication_window = 0;
 
 CREATE TABLE IF NOT EXISTS rollouts
 (
-    model LowCardinality(String),
+    id String,
     event_ms Int64 CODEC(Delta, ZSTD),
     event_time DateTime64(3, 'UTC') DEFAULT fromUnixTimestamp64Milli(event_ms, 'UTC') CODEC(Delta, ZSTD),
     hour DateTime('UTC') DEFAULT toStartOfHour(toDateTime(intDiv(event_ms, 1000), 'UTC')),
+    model LowCardinality(String),
+    seq Int64,
     epoch Int64,
     rollout String,
     from_state LowCardinality(String),
     to_state LowCardinality(String),
+    trigger LowCardinality(String),
     reason String,
     actor LowCardinality(String),
+    champion Map(LowCardinality(String), String),
+    challenger Map(LowCardinality(String), String),
+    previous Map(LowCardinality(String), String),
     canary_percent Float32,
-    versions Map(LowCardinality(String), String),
+    shadow UInt8,
     payload String CODEC(ZSTD),
     _partition Int32,
     _offset Int64,
@@ -251,16 +266,18 @@ ORDER BY (hour, _partition, _offset)
 SETTINGS non_replicated_deduplication_window = 0;
 
 -- Where reading goes on, kept beside the rows: a store that is restored or emptied asks Kafka for what it lacks.
+-- Since `first_offset`, `accepted` records became rows and `dead` ones dead letters.
 CREATE TABLE IF NOT EXISTS offsets
 (
     topic LowCardinality(String),
     partition Int32,
+    first_offset Int64,
     next_offset Int64,
-    rows UInt64,
+    accepted UInt64,
     dead UInt64,
     committed_ms Int64
 )
-ENGINE = ReplacingMergeTree(next_offset)
+ENGINE = ReplacingMergeTree(committed_ms)
 ORDER BY (topic, partition)
 SETTINGS non_replicated_deduplication_window = 0;
 
@@ -271,7 +288,7 @@ CREATE TABLE IF NOT EXISTS dead_letters
     partition Int32,
     offset Int64,
     reason String,
-    payload String CODEC(ZSTD),
+    letter String CODEC(ZSTD),
     arrival_ms Int64,
     lettered_ms Int64
 )

@@ -20,7 +20,7 @@ FROM (SELECT * FROM impressions FINAL)
 ARRAY JOIN item_ids AS item_id, arrayEnumerate(item_ids) AS position;
 
 CREATE OR REPLACE VIEW drift_features AS
-SELECT event_ms AS at_ms, event_time, model, window, baseline, verdict, feature, level, psi_ AS psi, ks_ AS ks,
+SELECT event_ms AS at_ms, event_time, model, window_text, baseline, verdict, feature, level, psi_ AS psi, ks_ AS ks,
     wasserstein_ AS wasserstein, js_ AS js, null_share_ AS null_share
 FROM (SELECT * FROM drift_reports FINAL)
 ARRAY JOIN feature_names AS feature, feature_levels AS level, psi AS psi_, ks AS ks_, wasserstein AS wasserstein_,

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from pipelines.stack import kafka_broker, mlflow_server, prometheus_server, redis_server, triton_server
-from pipelines.stack.launch import Launch, python_of
+from pipelines.stack import (
+    clickhouse_server,
+    kafka_broker,
+    mlflow_server,
+    prometheus_server,
+    redis_server,
+    triton_server,
+)
+from pipelines.stack.launch import CannotRun, Launch, python_of
 from pipelines.stack.parts import Part, targets
 from settings import Settings
 
@@ -21,6 +28,13 @@ def launch(part: Part, settings: Settings) -> Launch:
             return redis_server.launch(folder, host=host, port=settings.port("redis"))
         case "mlflow":
             return mlflow_server.launch(folder, host=host, port=settings.port("mlflow"))
+        case "clickhouse":
+            return clickhouse_server.launch(
+                folder, host=host, port=settings.port("clickhouse"), user=settings.clickhouse_user,
+                password=settings.clickhouse_password, threads=settings.threads,
+            )  # fmt: skip
+        case "analytics" if not (settings.clickhouse_url or clickhouse_server.installed()):
+            raise CannotRun("there is no analytical store here for it to write to")
         case "triton":
             return triton_server.launch(
                 settings.home / "run" / "triton", models=settings.triton_models, host=host,

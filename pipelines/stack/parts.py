@@ -81,7 +81,7 @@ PARTS: Final[tuple[Part, ...]] = (
     ),
     Part(
         "clickhouse", "infrastructure", "analytical store of decisions and outcomes", ("clickhouse",), "clickhouse",
-        probe_path="/ping", try_there="curl {host}:{port}/?query=SHOW+TABLES+FROM+minimart", optional=True,
+        probe_path="/ping", try_there="curl localhost:{port}/?query=SHOW+TABLES+FROM+minimart", optional=True,
         elsewhere="clickhouse_url",
     ),
     _service("collector", "takes events in", "POST /v1/events", ("kafka",), page="/docs"),

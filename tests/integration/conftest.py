@@ -5,6 +5,7 @@ A test that kills or stops a server starts its own with the functions here, so t
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.stack import kafka_broker, mlflow_server, redis_server, triton_server
+from pipelines.stack import clickhouse_server, kafka_broker, mlflow_server, redis_server, triton_server
 from pipelines.stack.launch import CannotRun, free_ports, running
 
 HOST = "127.0.0.1"
@@ -58,6 +59,32 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     launch = mlflow_server.launch(folder, host=HOST, port=port)
     with running(launch, log=folder / "mlflow.log", ready=lambda: mlflow_server.ready(HOST, port)):
         yield f"http://{HOST}:{port}"
+
+
+@contextmanager
+def clickhouse_running(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A ClickHouse of its own; gives the process, to be killed. Raises CannotRun where there is no engine."""
+    launch = clickhouse_server.launch(folder / "clickhouse", host=HOST, port=port, threads=1)
+    with running(launch, log=folder / "clickhouse.log", ready=lambda: clickhouse_server.ready(HOST, port)) as process:
+        yield process
+
+
+@contextmanager
+def clickhouse_process(folder: Path) -> Iterator[str]:
+    """A ClickHouse of its own; gives its URL. Raises CannotRun where there is no engine."""
+    (port,) = free_ports(1)
+    with clickhouse_running(folder, port):
+        yield f"http://{HOST}:{port}"
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a ClickHouse that tests share: use databases of your own."""
+    try:
+        with clickhouse_process(tmp_path_factory.mktemp("clickhouse")) as url:
+            yield url
+    except CannotRun as reason:
+        pytest.skip(reason.detail)
 
 
 @dataclass(frozen=True)

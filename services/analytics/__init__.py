@@ -1,0 +1,1 @@
+"""Kafka to ClickHouse: decisions, what came of them, drift and rollouts, each record once in effect."""
