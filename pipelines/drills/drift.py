@@ -96,9 +96,8 @@ def _to_the_end(stage: Scene, moments: dict[str, int], kill_in: str) -> None:
 
 def mark_healthy(stage: Scene) -> None:
     """Have the drift job take the traffic so far as its healthy baseline."""
-    window = f"{max(20, int(stage.pace.healthy_s - stage.pace.drift_settle_s))}s"
-    job = [python_of("training"), "-m", "pipelines.check_drift"]
-    command = [*job, "--window", window, "--mark-healthy", "--no-html", "--quiet"]
+    job = [python_of("training"), "-m", "pipelines.check_drift", "--window", f"{stage.pace.drift_window_s}s"]
+    command = [*job, "--mark-healthy", "--no-html", "--no-mlflow", "--quiet"]
     environment = child_environment({"MINIMART_DRIFT_SETTLE_S": f"{stage.pace.drift_settle_s:g}"}, stage.settings)
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from adapters.analytics import Store
+from adapters.analytics import Store, open_store
 from adapters.bundles import load_bundle
 from adapters.errors import MinimartError, Unavailable
 from adapters.incidents import Incidents
@@ -25,7 +25,7 @@ from pipelines.drills.challengers import SIX, write
 from pipelines.drills.report import now_ms
 from pipelines.drills.sabotage import exposure
 from pipelines.drills.scene import Pace, Scene, scene
-from pipelines.drills.triage import figures, look, open_store
+from pipelines.drills.triage import figures, look
 from settings import Settings
 
 PACE: Final = Pace(step_s=600, shadow_s=5, least_requests=10_000, drift_every_s=3600, asks=20, feeds=5, searches=25,

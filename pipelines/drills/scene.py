@@ -40,7 +40,8 @@ class Pace:
     least_shadow: int = 30
     drift_every_s: float = 10
     drift_settle_s: float = 15
-    healthy_s: float = 75
+    drift_window_s: int = 25
+    healthy_s: float = 85
     after_s: float = 25
     asks: float = 12  # of our own shoppers
     feeds: float = 6  # of the simulator
@@ -54,14 +55,15 @@ class Pace:
             "ROLLOUT_STEP_S": self.step_s, "ROLLOUT_SHADOW_S": self.shadow_s,
             "ROLLOUT_LEAST_REQUESTS": self.least_requests, "ROLLOUT_LEAST_SHADOW": self.least_shadow,
             "ROLLOUT_COOLDOWN_S": 0, "ROLLOUT_MAX_RETRAINS_PER_DAY": 100,
-            "DRIFT_EVERY_S": self.drift_every_s, "DRIFT_SETTLE_S": self.drift_settle_s,
+            "DRIFT_EVERY_S": self.drift_every_s, "DRIFT_SETTLE_S": self.drift_settle_s, "DRIFT_CONFIRMATIONS": 1,
         }  # fmt: skip
-        return {f"MINIMART_{name}": f"{value:g}" for name, value in values.items()}
+        knobs = {f"MINIMART_{name}": f"{value:g}" for name, value in values.items()}
+        return knobs | {"MINIMART_DRIFT_WINDOW": f"{self.drift_window_s}s"}
 
 
 SHORT: Final = Pace(
-    step_s=5, shadow_s=4, least_requests=12, least_shadow=12, drift_every_s=5, drift_settle_s=6, healthy_s=35,
-    after_s=10, asks=15, feeds=3, searches=30, away_s=5, most_s=300,
+    step_s=5, shadow_s=4, least_requests=12, least_shadow=12, drift_every_s=5, drift_settle_s=6,
+    drift_window_s=15, healthy_s=40, after_s=10, asks=15, feeds=3, searches=30, away_s=5, most_s=300,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from adapters.analytics import Analytics, Store
+from adapters.analytics import Store, open_store
 from adapters.errors import MinimartError
 from pipelines.drills.causes import CHEAP, UPSTREAMS, Finding, Look, Served, judge
 from pipelines.drills.report import now_ms
@@ -88,11 +88,6 @@ def _deployed(store: Store, span: Mapping[str, int | float]) -> tuple[str, ...]:
         "AND event_ms < {until:Int64} AND from_state != to_state ORDER BY event_ms", span,
     )  # fmt: skip
     return tuple(f"{r['from_state']} -> {r['to_state']}: {r['reason']}" for r in rows)
-
-
-def open_store(settings: Settings) -> Store:
-    """The analytical store of these settings."""
-    return Analytics(settings.url("clickhouse"), user=settings.clickhouse_user, password=settings.clickhouse_password)
 
 
 def figures(now: Look, before: Look) -> list[list[str]]:

@@ -1,0 +1,42 @@
+"""The drills in their short form: the loop closes, bad models do no harm, triage finds the cause."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.stack.launch import python_of
+from settings import ROOT
+from tests.e2e.platform import Platform
+
+
+def drilled(platform: Platform, name: str, *arguments: str, timeout_s: float = 600) -> dict[str, Any]:
+    """The report of a short drill that passed."""
+    before = set((platform.settings.home / "drills").glob(f"{name}-*"))
+    done = subprocess.run(
+        [python_of("training"), "-m", "pipelines.drills", name, "--short", *arguments], cwd=ROOT,
+        env={**os.environ, **platform.environment}, capture_output=True, text=True, timeout=timeout_s, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    (folder,) = set((platform.settings.home / "drills").glob(f"{name}-*")) - before
+    report: dict[str, Any] = json.loads(Path(folder / "report.json").read_text())
+    assert report["passed"]
+    return report
+
+
+@pytest.mark.timeout(1500)
+def test_drills(platform: Platform) -> None:
+    """One after another: each leaves the platform as it found it."""
+    incident = drilled(platform, "incident")
+    assert {c["name"] for c in incident["checks"] if "finds the cause" in c["name"]}
+    sabotage = drilled(platform, "sabotage")
+    assert sabotage["pictures"] == ["story.png"]
+    drift = drilled(platform, "drift", "--kill", "controller")
+    assert any("kill -9 controller" in line["what"] for line in drift["timeline"])
+    scenario = platform.http.get(f"{platform.settings.url('simulator')}/v1/scenario").json()
+    assert set(scenario["scenario"].values()) == {0.0}, "the marketplace is quiet again"
