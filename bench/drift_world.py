@@ -21,10 +21,11 @@ from models.ranker import RankerConfig, RankingRows, refit_on_all
 from models.ranking_features import DEVICES as DEVICE_CODES
 
 NAMES: Final = (
-    "user_clicks_count_7d", "user_click_price_mean_7d", "user_click_price_min_7d", "user_click_categories_distinct_7d",
-    "uc_clicks_count_7d", "uc_click_price_mean_7d", "item_impressions_count_7d", "item_clicks_count_7d", "item_log_price", "price_ratio_7d",
-    "price_ratio_category", "category_affinity_7d", "item_ctr_7d", "item_log_age_hours", "same_category_as_last",
-    "two_tower_score", "popularity_score", "hour_sin", "device",
+    "user_clicks_count_7d", "user_click_price_mean_7d", "user_click_price_min_7d",
+    "user_click_categories_distinct_7d", "uc_clicks_count_7d", "uc_click_price_mean_7d", "item_impressions_count_7d",
+    "item_clicks_count_7d", "item_log_price", "price_ratio_7d", "price_ratio_category", "category_affinity_7d",
+    "item_ctr_7d", "item_log_age_hours", "same_category_as_last", "two_tower_score", "popularity_score", "hour_sin",
+    "device",
 )
 FEED: Final = 20
 POOL: Final = 80
@@ -128,7 +129,7 @@ class Stream:
         top = np.argsort(-scores, axis=1)[:, :FEED]
         items = np.take_along_axis(pool, top, 1)
         chance = truth.click_chances(world, user, items, t)
-        clicked = rng.random(chance.shape) < chance
+        clicked = (rng.random(chance.shape) < chance) & (rng.random(chance.shape) >= scenario.silence)
         prices = self._learn(world, scenario, user, t, items, clicked, listed)
         code = np.array([*DEVICES, ""])
         place = np.array([*COUNTRIES, ""])
@@ -209,7 +210,8 @@ class Stream:
         row, place = np.nonzero(clicked)
         category = history.intents(world, user, t, rng)
         found, many = history.browse(world, user, t, category, listed, state.recent, rng)
-        search, column = np.nonzero((np.arange(history.MAX_CLICKS) < many[:, None]) & (found >= 0))
+        sent = rng.random(found.shape) >= scenario.silence
+        search, column = np.nonzero((np.arange(history.MAX_CLICKS) < many[:, None]) & (found >= 0) & sent)
         who = np.concatenate([user[row], user[search]])
         what = np.concatenate([items[row, place], found[search, column]])
         when = np.concatenate([t[row], t[search]])

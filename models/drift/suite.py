@@ -7,7 +7,7 @@ baseline's own calibration promises; a move of the inputs alone does not look li
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -49,7 +49,9 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Question:
+    """What one detector measured of one subject, before the judgement."""
+
     kind: Kind
     subject: str
     detector: str
@@ -61,13 +63,17 @@ class _Asked:
 def inspect(reference: Baseline, traffic: Traffic, *, same_hour: bool = False, budget: float = BUDGET) -> list[Finding]:
     """Every finding about `traffic`. `same_hour`: the reference is of the same hour of the week, so that the windows of
     counts are judged too. An empty window gives findings of insufficient data, except for its volume."""
+    return judge(questions(reference, traffic, same_hour=same_hour), budget)
+
+
+def questions(reference: Baseline, traffic: Traffic, *, same_hour: bool = False) -> list[Question]:
+    """Everything that is measured, not yet judged."""
     current = traffic.baseline(grid=FINE)
     asked = [*_columns(reference, current, same_hour), *_texts(reference, current), *_scores(reference, current)]
-    asked += [*_traffic(reference, current, traffic, same_hour), *_outcomes(reference, traffic)]
-    return judge(asked, budget)
+    return [*asked, *_traffic(reference, current, traffic, same_hour), *_outcomes(reference, traffic)]
 
 
-def judge(asked: list[_Asked], budget: float) -> list[Finding]:
+def judge(asked: Sequence[Question], budget: float = BUDGET) -> list[Finding]:
     """Levels: beyond the threshold, and not by accident once all deciding questions are counted."""
     counted = [i for i, a in enumerate(asked) if a.decides and a.found is not None and a.found.p_value is not None]
     adjusted = dict(zip(counted, holm([_p(asked[i]) for i in counted]), strict=True))
@@ -84,13 +90,13 @@ def judge(asked: list[_Asked], budget: float) -> list[Finding]:
     return findings
 
 
-def _p(question: _Asked) -> float:
+def _p(question: Question) -> float:
     return 1.0 if question.found is None or question.found.p_value is None else question.found.p_value
 
 
 def _compare(
     kind: Kind, subject: str, reference: Column | None, current: Column | None, watch: Watch, decides: bool
-) -> Iterator[_Asked]:
+) -> Iterator[Question]:
     """All comparisons of one column. A column that either side lacks is a question without an answer."""
     for name, detector in COMPARISONS.items():
         if name == "tail_shift" and watch.method != name:
@@ -99,7 +105,7 @@ def _compare(
             continue
         thresholds = watch.thresholds if name == watch.method else detector.thresholds
         found = None if reference is None or current is None else detector.measure(reference, current)
-        yield _Asked(kind, subject, name, thresholds, _decides(name, watch, decides), found)
+        yield Question(kind, subject, name, thresholds, _decides(name, watch, decides), found)
 
 
 def _decides(detector: str, watch: Watch, judged: bool) -> bool:
@@ -107,7 +113,7 @@ def _decides(detector: str, watch: Watch, judged: bool) -> bool:
     return detector in ("null_share", "new_categories") or (judged and detector in (watch.method, "out_of_range"))
 
 
-def _columns(reference: Baseline, current: Baseline, same_hour: bool) -> Iterator[_Asked]:
+def _columns(reference: Baseline, current: Baseline, same_hour: bool) -> Iterator[Question]:
     same_encoder = _same(reference, current, "two_tower_version")
     for name, watch in WATCHED.items():
         decides = same_hour or not watch.seasonal
@@ -120,14 +126,14 @@ def _columns(reference: Baseline, current: Baseline, same_hour: bool) -> Iterato
             yield from _compare("data", name, reference.columns[name], now, watch, True)
 
 
-def _texts(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
+def _texts(reference: Baseline, current: Baseline) -> Iterator[Question]:
     for name, watch in CATEGORIES.items():
         if name in reference.categories:
             now = current.categories.get(name, category(name, ()))
             yield from _compare("data", f"asked from {name}", reference.categories[name], now, watch, True)
 
 
-def _scores(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
+def _scores(reference: Baseline, current: Baseline) -> Iterator[Question]:
     """Scores of another model are another quantity: nothing is said about them."""
     same = _same(reference, current, "ranker_version")
     pairs: list[tuple[str, Column | None, Column | None, Watch]] = [("score", reference.scores, current.scores, SCORE)]
@@ -138,10 +144,10 @@ def _scores(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
         if name in reference.slices and min(part.requests, reference.slices[name].requests) >= LEAST_IN_SLICE:
             earlier = reference.slices[name].scores if same else None
             found = None if earlier is None else COMPARISONS[SCORE.method].measure(earlier, part.scores)
-            yield _Asked("prediction", f"score where {name}", SCORE.method, SCORE.thresholds, True, found)
+            yield Question("prediction", f"score where {name}", SCORE.method, SCORE.thresholds, True, found)
 
 
-def _traffic(reference: Baseline, current: Baseline, traffic: Traffic, same_hour: bool) -> Iterator[_Asked]:
+def _traffic(reference: Baseline, current: Baseline, traffic: Traffic, same_hour: bool) -> Iterator[Question]:
     """Traffic breathes with the hour: against another hour only silence is judged, against the same one its size."""
     before, now = {"requests": reference.asked, **reference.counts}, {"requests": traffic.asked, **traffic.counts}
     for name in before:
@@ -149,18 +155,18 @@ def _traffic(reference: Baseline, current: Baseline, traffic: Traffic, same_hour
             rates = Rate(before[name], reference.seconds), Rate(now.get(name, 0), traffic.seconds)
             decides = same_hour or detector.name == "silence"
             found = detector.measure(*rates)
-            yield _Asked("operations", name, detector.name, detector.thresholds, decides, found)
+            yield Question("operations", name, detector.name, detector.thresholds, decides, found)
     yield from _latency(reference, current)
 
 
-def _latency(reference: Baseline, current: Baseline) -> Iterator[_Asked]:
+def _latency(reference: Baseline, current: Baseline) -> Iterator[Question]:
     before, now = reference.columns.get("total_ms"), current.columns.get("total_ms")
     if before is not None and now is not None:
         slow = COMPARISONS[LATENCY.method].measure(before, now)
-        yield _Asked("operations", "latency", LATENCY.method, LATENCY.thresholds, True, slow)
+        yield Question("operations", "latency", LATENCY.method, LATENCY.thresholds, True, slow)
 
 
-def _outcomes(reference: Baseline, traffic: Traffic) -> Iterator[_Asked]:
+def _outcomes(reference: Baseline, traffic: Traffic) -> Iterator[Question]:
     """Label and concept drift, of all traffic and of each slice. A training baseline has no clicks of its own."""
     parts = {"": traffic, **{f" where {name}": part for name, part in traffic.slices().items()}}
     same = reference.meta.get("ranker_version") in (None, traffic.meta.get("ranker_version"))
@@ -174,16 +180,16 @@ def _outcomes(reference: Baseline, traffic: Traffic) -> Iterator[_Asked]:
             before = earlier.clicks
         label, calibration = RATES["label_share"], RATES["calibration_error"]
         found = None if before is None else label.measure(before, part.clicks())
-        yield _Asked("label", f"clicks{where}", label.name, label.thresholds, True, found)
+        yield Question("label", f"clicks{where}", label.name, label.thresholds, True, found)
         error = None
         if model is not None and before is not None:
             error = calibration.measure(Rate(before.hits, before.hits, before.spread), part.calibration(model))
-        yield _Asked("concept", f"clicks given score{where}", calibration.name, calibration.thresholds, True, error)
+        yield Question("concept", f"clicks given score{where}", calibration.name, calibration.thresholds, True, error)
     if model is not None and traffic.requests:
         yield from _sequence(traffic, model)
 
 
-def _sequence(traffic: Traffic, model: ClickModel) -> Iterator[_Asked]:
+def _sequence(traffic: Traffic, model: ClickModel) -> Iterator[Question]:
     """Where in the window the stream of surprises changed; reported beside the calibration error, which decides."""
     surprises = traffic.surprises(model)
     for name in ("adwin", "page_hinkley"):
@@ -191,7 +197,7 @@ def _sequence(traffic: Traffic, model: ClickModel) -> Iterator[_Asked]:
         at = next((i for i, value in enumerate(surprises) if detector.update(float(value))), None)
         found = Measurement(0.0 if at is None else 1.0, None, "" if at is None else f"after {at + 1} requests")
         enough = found if len(surprises) >= LEAST else None
-        yield _Asked("concept", "surprise", name, Thresholds(1.0, 1.0), False, enough)
+        yield Question("concept", "surprise", name, Thresholds(1.0, 1.0), False, enough)
 
 
 def _same(reference: Baseline, current: Baseline, version: str) -> bool:

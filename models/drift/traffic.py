@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,6 +128,25 @@ class Traffic:
         found = np.full(self.requests, np.nan)
         found[filled] = top - middle
         return found
+
+
+def join(windows: Sequence[Traffic]) -> Traffic:
+    """Windows one after another as one, with the names and notes of the first. ValueError without any."""
+    if not windows:
+        raise ValueError("no windows to join")
+    first = windows[0]
+    offset = np.cumsum([0, *(w.requests for w in windows[:-1])])
+    return Traffic(
+        first.names, np.concatenate([w.features for w in windows]), np.concatenate([w.scores for w in windows]),
+        np.concatenate([w.positions for w in windows]), np.concatenate([w.clicked for w in windows]),
+        np.concatenate([w.request + o for w, o in zip(windows, offset, strict=True)]),
+        np.concatenate([w.at_ms for w in windows]), np.concatenate([w.settled for w in windows]),
+        sum(w.seconds for w in windows), sum(w.asked for w in windows),
+        {name: tuple(v for w in windows for v in w.texts[name]) for name in first.texts},
+        {name: np.concatenate([w.numbers[name] for w in windows]) for name in first.numbers}, first.meta,
+        {name: np.concatenate([w.events[name] for w in windows]) for name in first.events},
+        {name: sum(w.counts[name] for w in windows) for name in first.counts},
+    )  # fmt: skip
 
 
 def _spread(residuals: NDArray[np.float64]) -> float | None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from models.drift.base import Level
 from models.drift.suite import KINDS, Finding, Kind
-from models.drift.watched import AT_ONCE, PERSISTENCE
+from models.drift.watched import AT_ONCE, PERSISTENCE, UNKNOWN_OF_NEWCOMERS
 
 WORDS: Final[dict[str, str]] = {
     "data": "the inputs moved", "prediction": "the scores moved", "label": "what is shown is clicked at another rate",
@@ -29,6 +29,11 @@ class Verdict:
     findings: tuple[Finding, ...]
     reasons: tuple[str, ...]
 
+    @property
+    def breakage(self) -> bool:
+        """Something upstream broke: mend it, and train nothing on what came meanwhile."""
+        return any(f.decides and f.level == Level.DRIFT and broken(f) for f in self.findings)
+
 
 def decide(windows: Sequence[Sequence[Finding]], *, persistence: int = PERSISTENCE) -> Verdict:
     """The verdict on the newest of `windows` (newest first; none at all is insufficient data)."""
@@ -39,8 +44,7 @@ def decide(windows: Sequence[Sequence[Finding]], *, persistence: int = PERSISTEN
     patient = len(earlier) < persistence - 1  # not enough windows to agree
     findings, reasons = [], []
     for finding in newest:
-        waits = finding.level == Level.DRIFT and finding.detector not in AT_ONCE
-        if waits and (patient or finding.key not in agreed):
+        if finding.level == Level.DRIFT and not broken(finding) and (patient or finding.key not in agreed):
             detail = f"{finding.detail} (not yet {persistence} windows)".strip()
             finding = replace(finding, level=Level.WARN, detail=detail)
         findings.append(finding)
@@ -52,6 +56,12 @@ def decide(windows: Sequence[Sequence[Finding]], *, persistence: int = PERSISTEN
     if level == Level.HEALTHY and kinds["data"] == Level.INSUFFICIENT_DATA:
         level = Level.INSUFFICIENT_DATA  # enough to count requests, too little to judge them
     return Verdict(level, kinds, tuple(findings), tuple(reasons))
+
+
+def broken(finding: Finding) -> bool:
+    """Whether this finding, if it is drift, means that something upstream broke rather than that the world moved."""
+    newcomers = finding.detector == "null_share" and finding.subject in UNKNOWN_OF_NEWCOMERS
+    return finding.detector in AT_ONCE and not newcomers
 
 
 def reason(finding: Finding) -> str:

@@ -73,6 +73,13 @@ CATEGORIES: Final[dict[str, Watch]] = {"device": SHAPE, "country": SHAPE, "shopp
 SLICED: Final = ("device", "country", "shopper")
 """Within each value of these, scores, clicks and calibration are compared as well."""
 
+UNKNOWN_OF_NEWCOMERS: Final = frozenset(
+    name for name in FEATURES
+    if name.startswith(("user_", "uc_", "price_ratio_", "category_affinity_", "recent_")) or name.endswith("_rank")
+    or name in ("same_category_as_last", "two_tower_score", "cooccurrence_score")
+)  # fmt: skip
+"""Columns that a newcomer leaves empty: their nulls tell who asks, not what broke."""
+
 AT_ONCE: Final = frozenset({"null_share", "new_categories", "out_of_range", "volume", "silence"})
 """Breakage, not drift: one window is enough. All other findings must persist."""
 
