@@ -106,6 +106,8 @@ def run(stage: Scene, case: Case) -> None:
         report.check(f"{case.name}: it could be injected", False, refused)
         return
     report.say(f"injected: {case.title}", "bad")
+    if stage.breaker is not None:
+        stage.breaker.kill(report)
     finding = _find(stage, watch, case, begun)
     incident = incidents.open(
         f"Drill: {finding.what if finding else case.title}", kind=f"drill-{case.name}", at_ms=begun,
@@ -171,9 +173,9 @@ def _mitigate(stage: Scene, finding: Finding) -> str:
     if finding.cause == "deploy":
         if not rollout.get("challenger"):
             return "a guardrail had rolled it back already"
-        stage.neighbours.command("rollback", f"triage: {finding.what}")
+        stage.insist("rollback", f"triage: {finding.what}")
         return "rolled back to the champion"
-    stage.neighbours.command("hold", f"triage: {finding.what}", model="recommender")
+    stage.insist("hold", f"triage: {finding.what}", model="recommender")
     return "retraining and promotions are held; the champion serves on"
 
 

@@ -26,8 +26,9 @@ from pipelines.drills.truth import Truth, mean_and_error
 from settings import Settings
 
 POLL_S: Final = 0.5
-SETTLED: Final = ("healthy", "rolled_back", "promoted")
+SETTLED: Final = ("healthy", "drift_suspected", "rolled_back", "promoted")
 SETTLE_S: Final = 60.0
+INSIST_S: Final = 45.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Pace:
     drift_every_s: float = 10
     drift_settle_s: float = 15
     drift_window_s: int = 25
+    confirmations: int = 2
     healthy_s: float = 85
     after_s: float = 25
     asks: float = 12  # of our own shoppers
@@ -55,7 +57,8 @@ class Pace:
             "ROLLOUT_STEP_S": self.step_s, "ROLLOUT_SHADOW_S": self.shadow_s,
             "ROLLOUT_LEAST_REQUESTS": self.least_requests, "ROLLOUT_LEAST_SHADOW": self.least_shadow,
             "ROLLOUT_COOLDOWN_S": 0, "ROLLOUT_MAX_RETRAINS_PER_DAY": 100,
-            "DRIFT_EVERY_S": self.drift_every_s, "DRIFT_SETTLE_S": self.drift_settle_s, "DRIFT_CONFIRMATIONS": 1,
+            "DRIFT_EVERY_S": self.drift_every_s, "DRIFT_SETTLE_S": self.drift_settle_s,
+            "DRIFT_CONFIRMATIONS": self.confirmations,
         }  # fmt: skip
         knobs = {f"MINIMART_{name}": f"{value:g}" for name, value in values.items()}
         return knobs | {"MINIMART_DRIFT_WINDOW": f"{self.drift_window_s}s"}
@@ -63,7 +66,7 @@ class Pace:
 
 SHORT: Final = Pace(
     step_s=5, shadow_s=4, least_requests=12, least_shadow=12, drift_every_s=5, drift_settle_s=6,
-    drift_window_s=15, healthy_s=40, after_s=10, asks=15, feeds=3, searches=30, away_s=5, most_s=300,
+    drift_window_s=15, confirmations=1, healthy_s=40, after_s=10, asks=15, feeds=3, searches=30, away_s=5, most_s=300,
 )  # fmt: skip
 
 
@@ -135,6 +138,18 @@ class Scene:
             if part:
                 yield scenario, part
 
+    def insist(self, verb: str, reason: str, **more: Any) -> None:
+        """A command to the controller, also while it is away for a while. Raises BadInput and Unavailable."""
+        deadline = time.monotonic() + INSIST_S
+        while True:
+            try:
+                self.neighbours.command(verb, reason, **more)
+                return
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            self.follow()
+
     def champion(self) -> dict[str, str]:
         """The champion as the recommender has it. Raises Unavailable."""
         lineups = self.neighbours.lineups()
@@ -166,7 +181,7 @@ class Scene:
             rollout = self.neighbours.rollout()
             if rollout is not None and rollout["state"] in SETTLED:
                 return
-            if rollout is not None and rollout["challenger"]:
+            if rollout is not None:
                 with contextlib.suppress(MinimartError):
                     self.neighbours.command("rollback", "a drill clears the stage")
             if time.monotonic() > deadline:
