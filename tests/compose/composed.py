@@ -181,6 +181,7 @@ def check_conservation(mine: Traffic, wait_s: float = 120) -> dict[str, Any]:
     assert not wrong, wrong
     assert not mine.unsettled, f"{len(mine.unsettled)} clicks were never accepted"
     assert sorted(account["shoppers"]["event_ids"]) == sorted(mine.accepted)
+    assert account["shoppers"]["analytics"] is not None or "analytics" not in services()
     assert sum(account["shoppers"]["features"].values()) == len(mine.accepted) > 0
     return account
 

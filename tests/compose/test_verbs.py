@@ -41,9 +41,9 @@ def verb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verb]:
     environment = {**os.environ, "COMPOSE_FILE": str(folder / "docker-compose.yml"), "MINI_REDIS_PORT": port,
                    "COMPOSE_PROJECT_NAME": f"mini-test-{os.getpid()}"}  # fmt: skip
 
-    def run(*arguments: str, stack: str = "STACK=compose") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["make", *arguments, stack], cwd=ROOT, env=environment, capture_output=True, text=True,
-                              timeout=120, check=False)  # fmt: skip
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["make", *arguments, "STACK=compose"], cwd=ROOT, env=environment | settings,
+                              capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
 
     yield run
     subprocess.run(["docker", "compose", "down", "-v", "-t", "2"], env=environment, check=False, capture_output=True)
@@ -82,6 +82,17 @@ def test_the_life_of_a_project(verb: Verb) -> None:
     assert "YES=1" in verb("reset").stderr
     assert verb("down").returncode == 0
     assert "does not run" in verb("urls").stderr
+
+
+def test_a_port_in_use_is_said_before_anything_starts(verb: Verb) -> None:
+    assert verb("down").returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = verb("demo", MINI_REDIS_PORT=port)
+        assert refused.returncode == 2
+        assert f"port {port} is in use" in refused.stderr
+        assert f"port {port} is in use" in verb("doctor", MINI_REDIS_PORT=port).stdout
+    assert verb("demo", MINI_REDIS_PORT=port).returncode == 0
 
 
 def test_a_program_inside_ends_with_its_own_code_and_its_files_come_home(verb: Verb) -> None:
