@@ -37,7 +37,7 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards backup restore drill-restore env-example lock reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -132,6 +132,9 @@ reconcile: $(TRAINING) ## whether every accepted event is counted once: Kafka ag
 
 replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--help" says how
 	@$(TRAINING) -m pipelines.replay_dead_letters $(ARGS)
+
+kubernetes: $(TRAINING) ## write deploy/k8s/base again from docker-compose.yml
+	@$(TRAINING) -m pipelines.kubernetes
 
 backup: $(PLATFORM) ## save MLflow's runs, models and artifacts while it runs: OUT=folder, STACK=compose
 	@$(PLATFORM) -m pipelines.backup save --stack $(STACK) $(if $(OUT),--out "$(OUT)")
