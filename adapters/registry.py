@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from adapters.errors import Misconfigured, NotFound, Unavailable
 
 ALLOWED: Final = (".onnx", ".txt", ".json", ".png", ".csv", ".html")
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 MODELS: Final = ("two-tower", "preranker", "ranker")
 
 
@@ -52,6 +52,9 @@ class Registry(Protocol):
 
     def promote(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Tag the version and make it `champion`; the champion so far becomes `previous`."""
+
+    def challenge(self, model: str, version: int, tags: Mapping[str, str]) -> None:
+        """Tag the version and make it `challenger`."""
 
     def champion(self, model: str) -> tuple[int, dict[str, str]]:
         """The champion's version and tags. Raises NotFound when there is none."""
@@ -126,6 +129,12 @@ class MlflowRegistry:
             if before is not None and int(before) != version:
                 self._client.set_registered_model_alias(model, PREVIOUS, str(before))
             self._client.set_registered_model_alias(model, CHAMPION, str(version))
+
+    def challenge(self, model: str, version: int, tags: Mapping[str, str]) -> None:
+        with _translated():
+            for key, value in tags.items():
+                self._client.set_model_version_tag(model, str(version), key, value)
+            self._client.set_registered_model_alias(model, CHALLENGER, str(version))
 
     def champion(self, model: str) -> tuple[int, dict[str, str]]:
         with _translated():

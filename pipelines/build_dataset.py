@@ -27,17 +27,10 @@ OTHERS: Final = 100
 
 def run(context: Context, stage: Stage) -> None:
     """Write `dataset/rows.npz`: rows of the window that follows `stage`, made with `stage`'s models."""
-    started, history = time.monotonic(), context.history
-    until = stage.until_ms + stage.window_ms
-    moments = grid(history, stage.until_ms, until)
-    feeds = load_feeds(context.settings.lake, history, stage.until_ms, until)
-    asked = _sample(requests_in(history, feeds, moments, until), context.settings.seed)
-    rows, times = _rows(Retrieval(context, stage, asked), feeds, until, context.settings.seed)
+    started, until = time.monotonic(), stage.until_ms + stage.window_ms
+    rows, times = build(context, stage, stage.until_ms, until)
+    save_rows(stage, rows, times)
     positions = np.zeros(0, np.int64) if rows.positions is None else rows.positions
-    np.savez(
-        stage.path("dataset/rows.npz"), features=rows.features, labels=rows.labels, groups=rows.groups,
-        positions=positions, time_ms=times,
-    )  # fmt: skip
     report = {
         "requests": len(rows.groups), "rows": len(rows.labels), "features_sha256": FEATURES_SHA,
         "labels": np.bincount(rows.labels, minlength=4).tolist(), "since_ms": stage.until_ms, "until_ms": until,
@@ -46,6 +39,29 @@ def run(context: Context, stage: Stage) -> None:
     stage.path("dataset/report.json").write_text(json.dumps(report, indent=2))
     context.say(f"dataset ({stage.name}): {report['requests']:,} requests, {report['rows']:,} rows, "
                 f"labels {report['labels']}, {report['seconds']} s")  # fmt: skip
+
+
+def build(context: Context, stage: Stage, since_ms: int, until_ms: int) -> tuple[RankingRows, Ints]:
+    """Rows of [since, until) made with `stage`'s models, and the time of each request.
+
+    Raises BadInput where nobody touched anything.
+    """
+    history, seed = context.history, context.settings.seed
+    moments = grid(history, since_ms, until_ms)
+    feeds = load_feeds(context.settings.lake, history, since_ms, until_ms)
+    asked = _sample(requests_in(history, feeds, moments, until_ms), seed)
+    return _rows(Retrieval(context, stage, asked), feeds, until_ms, seed)
+
+
+def save_rows(stage: Stage, rows: RankingRows, times: Ints) -> None:
+    """Write them as the stage's `dataset/rows.npz`, whole or not at all."""
+    positions = np.zeros(0, np.int64) if rows.positions is None else rows.positions
+    path = stage.path("dataset/rows.npz")
+    staged = path.with_suffix(".part.npz")
+    np.savez(
+        staged, features=rows.features, labels=rows.labels, groups=rows.groups, positions=positions, time_ms=times
+    )
+    staged.replace(path)
 
 
 def load_rows(stage: Stage) -> tuple[RankingRows, Ints]:

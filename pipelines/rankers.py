@@ -15,19 +15,23 @@ import numpy as np
 
 from adapters.registry import open_registry
 from models import onnx_export
+from models.drift.baseline import shown_rows, summarise
 from models.ranker import RankerConfig, RankingRows, importance, refit_on_all, train
 from models.ranking_features import FEATURES, FEATURES_SHA
 from pipelines.build_dataset import load_rows
 from pipelines.plots import bars, curves
 from pipelines.run_record import record
-from pipelines.stages import Context, Stage, StageName
+from pipelines.stages import Context, Stage
 
 HELD_OUT = 0.2
 _PARITY_ROWS = 5000
 
 
 def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None:
-    """Write `<name>/{model.txt,model.onnx,features.json,report.json}` of the stage; register it in production."""
+    """Write `<name>/{model.txt,model.onnx,features.json,report.json}` of the stage; register it in production.
+
+    In production the ranker also gets `baseline.json`: what it saw and said, and the calibration that it promises.
+    """
     started, threads = time.monotonic(), context.settings.threads
     rows, times = rows_for(context, stage)
     history: list[dict[str, float]] = []
@@ -44,14 +48,27 @@ def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None
     if history:
         report["validation_ndcg_at_10"] = history[trees - 1]["ndcg_at_10"]
     stage.path(f"{name}/report.json").write_text(json.dumps(report, indent=2))
+    if stage.name == "production" and name == "ranker":
+        baseline = _baseline(stage, load_booster(stage, name), rows, times)
+        stage.path(f"{name}/baseline.json").write_text(json.dumps(baseline))
     context.say(f"{name} ({stage.name}): {trees} trees on {report['rows']:,} rows, "
                 f"ONNX parity {report['parity']:.1e}, {report['seconds']} s")  # fmt: skip
     _log(context, stage, name, config, history, report, importance(booster))
 
 
+def _baseline(stage: Stage, booster: Any, rows: RankingRows, times: np.ndarray) -> dict[str, Any]:
+    """What the ranker saw and said of those rows that it would have shown."""
+    scores = booster.predict(rows.features)
+    keep = shown_rows(scores, rows.groups)
+    meta = {"source": "training", "since_ms": int(times.min()), "until_ms": stage.until_ms}
+    return summarise(
+        rows.features[keep], FEATURES, scores[keep], rows.labels[keep], requests=len(rows.groups), meta=meta
+    )
+
+
 def rows_for(context: Context, stage: Stage) -> tuple[RankingRows, np.ndarray]:
     """Every window's rows that ended before `stage` was cut, oldest first."""
-    parts = [load_rows(one) for one in _windows(context, stage)]
+    parts = [load_rows(one) for one in context.rows_of(stage)]
     places = [r.positions if r.positions is not None else np.zeros(len(r.labels), np.int64) for r, _ in parts]
     place = np.concatenate(places)
     rows = RankingRows(
@@ -59,11 +76,6 @@ def rows_for(context: Context, stage: Stage) -> tuple[RankingRows, np.ndarray]:
         np.concatenate([r.groups for r, _ in parts]), place if place.any() else None,
     )  # fmt: skip
     return rows, np.concatenate([t for _, t in parts])
-
-
-def _windows(context: Context, stage: Stage) -> list[Stage]:
-    names: tuple[StageName, ...] = ("past",) if stage.name == "backtest" else ("past", "backtest")
-    return [context.stage(name) for name in names]
 
 
 def load_booster(stage: Stage, name: str) -> Any:
@@ -93,7 +105,7 @@ def _log(
     report: dict[str, Any], gain: dict[str, float],
 ) -> None:  # fmt: skip
     registry = open_registry(context.settings.mlflow_uri, context.settings.home)
-    reads = [one.path("dataset/rows.npz") for one in _windows(context, stage)]
+    reads = [one.path("dataset/rows.npz") for one in context.rows_of(stage)]
     with record(registry, context, f"train_{name}", stage, vars(config), reads) as run:
         for iteration, metrics in enumerate(history, start=1):
             run.metrics(metrics, step=iteration)

@@ -39,6 +39,8 @@ class Stage:
     until_ms: int
     window_ms: int
     folder: Path
+    tail_ms: int | None = None
+    """How far back the two-tower model's gentle pass reaches; None: three windows."""
 
     @property
     def window_days(self) -> float:
@@ -83,6 +85,11 @@ class Context:
         back = len(STAGES) - 1 - STAGES.index(name)
         until = self.history.as_of_ms + 1 - back * self.window_ms
         return Stage(name, until, self.window_ms, self.settings.work / name)
+
+    def rows_of(self, stage: Stage) -> list[Stage]:
+        """The stages whose windows' rows the rankers of `stage` learn from, oldest first."""
+        names: tuple[StageName, ...] = ("past",) if stage.name == "backtest" else ("past", "backtest")
+        return [self.stage(name) for name in names]
 
     def before(self, stage: Stage) -> Stage | None:
         """The stage that `stage` goes on from."""

@@ -95,7 +95,8 @@ def load_model(stage: Stage, history: History) -> TwoTower:
 
 def _config(context: Context, stage: Stage) -> TwoTowerConfig:
     days = stage.window_days
-    return TwoTowerConfig(seed=context.settings.seed, half_life_days=14 * days, tail_days=3 * days)
+    tail = 3 * days if stage.tail_ms is None else stage.tail_ms / DAY_MS
+    return TwoTowerConfig(seed=context.settings.seed, half_life_days=14 * days, tail_days=tail)
 
 
 def _train(context: Context, stage: Stage, config: TwoTowerConfig, n_users: int, content: Content) -> Fitted:
