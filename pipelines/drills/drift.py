@@ -17,7 +17,7 @@ from rich.console import Console
 from pipelines.drills import pictures
 from pipelines.drills.follow import STEPS, steps_in_order
 from pipelines.drills.report import now_ms
-from pipelines.drills.scene import SHORT, Pace, Scene, scene
+from pipelines.drills.scene import MOST_DRAWN, SHORT, Pace, Scene, scene, thinned
 from pipelines.drills.shoppers import by_version
 from pipelines.drills.standin import child_environment
 from pipelines.stack.launch import python_of
@@ -26,8 +26,7 @@ from settings import ROOT, Settings
 SHARES: Final[Mapping[str, float]] = {"taste_shift": 0.8, "traffic_mix": 0.6, "seasonal": 0.8, "price_level": 0.9}
 DETECT_S: Final = 180.0
 ARRIVES_MS: Final = 3000  # within so long a promotion has reached every answer
-KILLED_IN: Final = ("retraining", "shadow")  # a part that is to be killed dies when one of these begins
-CONCEPT: Final = ("taste_shift", "seasonal", "price_level")
+CONCEPT: Final = ("taste_shift", "seasonal")  # what was liked is liked no more: feeds must get better
 
 
 def drill(
@@ -167,7 +166,7 @@ def draw(stage: Scene, moments: Mapping[str, int]) -> None:
     zero = stage.report.begun_ms
     answers = [a for a in stage.shoppers.since(moments["begun"]) if a.items]
     quality: list[tuple[float, float]] = []
-    for scenario, part in stage.by_scenario(answers):
+    for scenario, part in stage.by_scenario(thinned(answers, MOST_DRAWN)):
         found = stage.truth.quality(stage.shoppers.feeds(part), scenario)
         quality += [((a.sent_ms - zero) / 1000, float(q)) for a, q in zip(part, found, strict=True)]
     versions: dict[str, list[tuple[float, float]]] = {}

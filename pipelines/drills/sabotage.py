@@ -22,7 +22,7 @@ from pipelines.drills import pictures
 from pipelines.drills.challengers import SIX, Bad, write
 from pipelines.drills.follow import Follower
 from pipelines.drills.report import now_ms
-from pipelines.drills.scene import SHORT, Pace, Scene, scene
+from pipelines.drills.scene import MOST_DRAWN, SHORT, Pace, Scene, scene, thinned
 from pipelines.drills.shoppers import Answer
 from settings import Settings
 
@@ -232,8 +232,9 @@ def _draw(stage: Scene, outcomes: Sequence[Outcome], answers: Sequence[Answer]) 
     zero = stage.report.begun_ms
     bad = {id(a) for o in outcomes for a in o.served}
     good = [a for a in answers if a.items]
-    qualities = stage.truth.quality(stage.shoppers.feeds(list(good)), stage.shoppers.scenario)
-    points = [((a.sent_ms - zero) / 1000, float(q)) for a, q in zip(good, qualities, strict=True)]
+    drawn = thinned(good, MOST_DRAWN)
+    qualities = stage.truth.quality(stage.shoppers.feeds(drawn), stage.shoppers.scenario)
+    points = [((a.sent_ms - zero) / 1000, float(q)) for a, q in zip(drawn, qualities, strict=True)]
     who: dict[str, list[tuple[float, float]]] = {"champion": [], "bad challenger": []}
     for a in good:
         who["bad challenger" if id(a) in bad else "champion"].append(((a.sent_ms - zero) / 1000, 1.0))
