@@ -12,13 +12,16 @@ STACK_CLI := $(PLATFORM) -m pipelines.stack
 RATE ?= 50
 SECONDS ?= 30
 STACK ?= native
+# What works on the containers from outside runs on this machine whatever STACK says.
+HOST := $(PLATFORM)
+SETUP := $(BOOTSTRAP)
 
 ifeq ($(STACK),compose)
 # The same programs, in a container of the composed network.
 PLATFORM := pipelines/stack/compose/inside
 TRAINING := pipelines/stack/compose/inside
 STACK_CLI := $(PYTHON) -m pipelines.stack.compose
-BOOTSTRAP := :
+SETUP := :
 export PYTHON
 else ifneq ($(STACK),native)
 $(error STACK=$(STACK) is not known: native or compose)
@@ -45,7 +48,7 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  %-22s %s\n", $$1, $$2}'
 
 demo: ## set up, seed, train, serve; DATA=folder [MAPPING=file.toml] for your own data
-	@$(BOOTSTRAP) platform training triton clickhouse
+	@$(SETUP) platform training triton clickhouse
 	@$(STACK_CLI) demo
 
 test: ## the whole test suite; ARGS="-k name" for a part of it
@@ -83,7 +86,7 @@ reset: $(PLATFORM) ## stop and drop the data; asks, unless YES=1
 	@$(STACK_CLI) reset $(if $(YES),--yes)
 
 doctor: ## what this machine has, what is missing and how to install it, ports in use
-	@$(BOOTSTRAP) --doctor
+	@$(SETUP) --doctor
 	@if [ -x $(PLATFORM) ]; then $(STACK_CLI) doctor; fi
 
 walk: $(PLATFORM) ## send one click and follow it through every hop
@@ -136,14 +139,14 @@ replay-dead-letters: $(TRAINING) ## send repaired dead letters again: ARGS="--he
 kubernetes: $(TRAINING) ## write deploy/k8s/base again from docker-compose.yml
 	@$(TRAINING) -m pipelines.kubernetes
 
-backup: $(PLATFORM) ## save MLflow's runs, models and artifacts while it runs: OUT=folder, STACK=compose
-	@$(PLATFORM) -m pipelines.backup save --stack $(STACK) $(if $(OUT),--out "$(OUT)")
+backup: $(HOST) ## save MLflow's runs, models and artifacts while it runs: OUT=folder, STACK=compose
+	@$(HOST) -m pipelines.backup save --stack $(STACK) $(if $(OUT),--out "$(OUT)")
 
-restore: $(PLATFORM) ## put a backup back, after every digest was checked: FROM=folder, STACK=compose
-	@$(PLATFORM) -m pipelines.backup restore --stack $(STACK) --from "$(FROM)"
+restore: $(HOST) ## put a backup back, after every digest was checked: FROM=folder, STACK=compose
+	@$(HOST) -m pipelines.backup restore --stack $(STACK) --from "$(FROM)"
 
-drill-restore: $(PLATFORM) ## save, destroy, restore and compare MLflow's store on the running platform; STACK=compose
-	@$(PLATFORM) -m pipelines.backup drill --stack $(STACK)
+drill-restore: $(HOST) ## save, destroy, restore and compare MLflow's store on the running platform; STACK=compose
+	@$(HOST) -m pipelines.backup drill --stack $(STACK)
 
 dashboards: $(PLATFORM) ## write Grafana's dashboards again from pipelines/dashboards
 	@$(PLATFORM) -m pipelines.dashboards
@@ -166,5 +169,5 @@ env-example: $(PLATFORM) ## write .env.example again from settings.py
 lock: ## compile requirements/*.in again, with hashes and without index addresses
 	@$(PYTHON) deploy/native/lock.py $(ARGS)
 
-$(sort $(PLATFORM) $(TRAINING)):
+$(sort $(PLATFORM) $(TRAINING) $(HOST)):
 	@$(BOOTSTRAP) platform training triton clickhouse
