@@ -35,7 +35,7 @@ class _OwnLines(DotEnvSettingsSource):
 class Settings(BaseSettings):
     """All knobs of one Minimart platform. Ports are moved together by `port_offset`, data lies under `home`."""
 
-    model_config = SettingsConfigDict(env_prefix="MINIMART_", env_file=ROOT / ".env", extra="forbid", frozen=True,
+    model_config = SettingsConfigDict(env_prefix="MINIMART_", env_file=ROOT / ".env", env_ignore_empty=True, extra="forbid", frozen=True,
                                       secrets_dir=SECRETS if SECRETS.is_dir() else None)
 
     @classmethod
@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     simulator_url: str = Field("", description="where the simulator is")
     analytics_url: str = Field("", description="where the analytics consumer's probes are")
     controller_url: str = Field("", description="where the controller of rollouts is")
+    console_hosts: str = Field("", description="further names under which the console may be opened, comma separated")
     console_url: str = Field("", description="where the console is")
     monitor_url: str = Field("", description="where the monitor is")
     prometheus_url: str = Field("", description="where Prometheus is")

@@ -24,10 +24,11 @@ def hardware() -> dict[str, Any]:
 
 def commit() -> str:
     """The commit of this code; `unknown` outside a checkout, with `-dirty` when tracked files differ from it (other
-    than the results and the README's numbers, which are made from it)."""
+    than the results and the README's numbers, which are made from it). An image has no checkout but its commit in a file.
+    """
     head = _git("rev-parse", "HEAD")
     if not head:
-        return "unknown"
+        return (ROOT / ".commit").read_text().strip() if (ROOT / ".commit").exists() else "unknown"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results", ":!README.md")
     return head + ("-dirty" if changed else "")
 

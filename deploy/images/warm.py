@@ -1,9 +1,10 @@
-"""Import what the serving processes import, so that its bytecode is written and a cut that went too deep shows at once.
+"""Import what the programs of an image import, so that its bytecode is written and a cut that went too deep shows at once.
 
-Bytecode of what is never imported would be a tenth of the image. Runs while the image is built.
+Bytecode of what is never imported would be a tenth of the image. Runs while it is built: `warm.py serving | pipelines`.
 """
 
 import importlib
+import sys
 
 MODULES = (
     "crc32c", "faiss", "fastapi", "fastapi.middleware", "fastapi.staticfiles", "fastapi.templating", "grpc.aio", "httptools",
@@ -12,10 +13,15 @@ MODULES = (
     "redis.asyncio", "rich.console", "structlog", "tritonclient.grpc.aio", "uvicorn.lifespan.on", "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto", "uvicorn.protocols.http.httptools_impl", "uvloop",
 )  # fmt: skip
+PIPELINES = (
+    "duckdb", "evidently", "feast", "matplotlib.pyplot", "mlflow.tracking", "onnx", "onnxmltools", "onnxscript", "pandas",
+    "polars", "psutil", "river.drift", "scipy.sparse.linalg", "sklearn.linear_model", "supervisor.options", "torch",
+    "torch.onnx", "typer",
+)  # fmt: skip
 
 
-def main():
-    for name in MODULES:
+def main(role):
+    for name in (*MODULES, *(PIPELINES if role == "pipelines" else ())):
         importlib.import_module(name)
     import faiss
     import numpy as np
@@ -28,4 +34,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -16,6 +16,12 @@ PRODUCTION = {
 }
 
 
+def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, DATA="", SEED="")
+    assert load_settings().data is None
+    assert load_settings().seed == 7
+
+
 def test_lines_of_others_in_the_env_file_are_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("COMPOSE_PROJECT_NAME=other\nTORCH_INDEX=somewhere\nMINIMART_SEED=11\n")
