@@ -117,7 +117,8 @@ def last_check(container: Container) -> str:
     if state.get("OOMKilled"):
         return "killed for memory: raise its limit, or give Docker more"
     log = (state.get("Health") or {}).get("Log") or []
-    return str(log[-1].get("Output", "")).strip()[-200:] if log and container.health != "healthy" else ""
+    said = " ".join(str(log[-1].get("Output", "")).split())[-200:] if log else ""
+    return said if container.health != "healthy" else ""
 
 
 def settings_of_ports() -> dict[int, str]:

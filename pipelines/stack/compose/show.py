@@ -88,7 +88,7 @@ def table(shown: Sequence[Row]) -> str:
          f"{row.memory_mib} MiB" if row.memory_mib else "", row.try_there)
         for row in lines
     ]  # fmt: skip
-    widths = [max(len(line[i].split("\n")[0]) for line in (HEADINGS, *cells)) for i in range(len(HEADINGS))]
+    widths = [max(len(line[i]) for line in (HEADINGS, *cells)) for i in range(len(HEADINGS))]
     out = ["  ".join(heading.ljust(widths[i]) for i, heading in enumerate(HEADINGS)).rstrip()]
     out.append("-" * len(out[0]))
     for number, row in enumerate(lines):
