@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Literal, Protocol
+from datetime import UTC, datetime
+from typing import Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, Field
 
 from adapters.incidents import Incident
 
 Outcome = Literal["opened", "known", "closed"]
-NEVER: Final = 2000  # an alert that has not ended yet carries the year 1
+# An alert that has not ended yet carries the year 1.
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 
 class Alert(BaseModel):
@@ -25,7 +26,7 @@ class Alert(BaseModel):
     status: Literal["firing", "resolved"]
     labels: dict[str, str] = Field(default_factory=dict, max_length=64)
     annotations: dict[str, str] = Field(default_factory=dict, max_length=64)
-    startsAt: AwareDatetime
+    startsAt: AwareDatetime = Field(ge=EARLIEST, le=LATEST)
     endsAt: AwareDatetime | None = None
     fingerprint: str = Field(pattern=r"^[0-9a-f]{1,64}$")
     generatorURL: str = Field("", max_length=4000)
@@ -89,7 +90,7 @@ def _take(alert: Alert, book: Book, *, now_ms: int, vitals: Callable[[], str]) -
     incident = before or _open(alert, book)
     if incident.state == "closed":
         return Told(incident, "known")
-    ended_ms = _ms(alert.endsAt) if alert.endsAt and alert.endsAt.year > NEVER else now_ms
+    ended_ms = _ms(alert.endsAt) if alert.endsAt and EARLIEST < alert.endsAt < LATEST else now_ms
     return Told(book.close(incident.id, "the alert cleared", at_ms=ended_ms), "closed")
 
 
