@@ -24,6 +24,7 @@ from models.ranking_features import FEATURES
 OPSET: Final = 13  # of the nodes that are appended here
 WIDE, TURNS = 1024, 8  # of the useless matrix products that make a model slow
 TOO_SURE: Final = 8.0  # times the log-odds of a calibrated model
+OLD_MS: Final = 10 * 86_400_000
 FRESH: Final = ("_1h", "_24h", "momentum", "recent_position", "recent_category_share", "same_category_as_last")
 
 Files = dict[str, bytes]
@@ -128,12 +129,13 @@ def wrong_schema(files: Files, seed: int) -> Files:
 
 
 SIX: Final[tuple[Bad, ...]] = (
-    Bad("wrong schema", "its list of features is in another order", "schema features feature", False, wrong_schema),
-    Bad("NaN scores", "no score for dear products", "finite parity nan answers", True, nan_scores),
-    Bad("slow", "the same scores, far too late", "latency slow slower ms", True, slow),
-    Bad("worse quality", "the leaves of its trees are shuffled", "ndcg quality", True, worse),
-    Bad("miscalibrated", "far too sure of itself", "calibration calibrated", False, miscalibrated),
-    Bad("stale features", "short windows no longer reach it", "ndcg quality calibration stale", False, stale),
+    Bad("wrong schema", "its list of features is in another order", "schema", False, wrong_schema),
+    Bad("NaN scores", "no score for dear products", "answers parity", True, nan_scores),
+    Bad("slow", "the same scores, far too late", "latency", True, slow),
+    Bad("worse quality", "the leaves of its trees are shuffled", "quality", True, worse),
+    Bad("miscalibrated", "far too sure of itself", "calibration", False, miscalibrated),
+    Bad("stale features", "its data ended ten days ago, and short windows no longer reach it", "stale quality", False,
+        stale),
 )
 
 
@@ -141,6 +143,8 @@ def write(bad: Bad, champion: Bundle, folder: Path, version: str, seed: int) -> 
     """Write the challenger as `folder/ranker/<version>`, gate pending; gives `folder`."""
     files = {name: champion.path(name).read_bytes() for name in champion.manifest.files}
     meta = {**champion.manifest.meta, "drill": bad.kind}
+    if bad.make is stale and "until_ms" in meta:
+        meta["until_ms"] = int(meta["until_ms"]) - OLD_MS
     write_bundle(folder, "ranker", version, dict(bad.make(files, seed)), meta, gate="pending")
     return folder
 

@@ -27,11 +27,11 @@ from pipelines.drills.shoppers import Answer
 from settings import Settings
 
 PACE: Final = Pace(step_s=90, shadow_s=6, least_requests=40, drift_every_s=3600, asks=28, feeds=1, searches=0,
-                   healthy_s=10, most_s=150)  # fmt: skip
+                   healthy_s=30, most_s=180)  # fmt: skip
 MOST_EXPOSED: Final = 0.05
 MOST_EXPOSED_S: Final = 60.0
 GONE_S: Final = 5.0
-GATE_S: Final = 150.0
+HARMLESS_S: Final = 15.0  # of canary for one that nobody can notice, before the drill takes it back
 SHORT_KINDS: Final = ("NaN scores", "wrong schema", "slow")
 
 
@@ -105,11 +105,10 @@ def send(stage: Scene, bad: Bad, champion: Bundle, version: str, *, bypass: bool
     except BadInput as error:
         report.say(f"refused at the door: {error.detail}", "good")
         return Outcome(bad, bypass, "the door", error.detail, now_ms(), (), 0, 0.0)
-    end = _watch(stage, follower, GATE_S if not bypass else stage.pace.most_s)
+    end = _watch(stage, follower, stage.pace.most_s, MOST_EXPOSED_S if bad.harms else HARMLESS_S)
     stopped_at, reason, ended_ms = "not stopped", "", now_ms()
     if end is not None:
         stopped_at, reason, ended_ms = _stage_of(follower, end), str(end["reason"]), int(end["at_ms"])
-        reason += _evidence(follower)
     else:
         _take_back(stage)
     _follow(stage, GONE_S)
@@ -154,8 +153,8 @@ def judge_bypassed(stage: Scene, outcome: Outcome) -> None:
     report.check(f"{bad.kind}, gate bypassed: at most 5 % of traffic, {name}", within and stopped and quick, saw)
 
 
-def _watch(stage: Scene, follower: Follower, within_s: float) -> dict[str, Any] | None:
-    """Follow until it is rolled back. A harmless one is let go after a minute of canary; None then."""
+def _watch(stage: Scene, follower: Follower, within_s: float, patience_s: float) -> dict[str, Any] | None:
+    """Follow until it is rolled back; None when it was a canary for `patience_s` and nobody had stopped it."""
     deadline = time.monotonic() + within_s
     canary_since: float | None = None
     while time.monotonic() < deadline:
@@ -167,7 +166,7 @@ def _watch(stage: Scene, follower: Follower, within_s: float) -> dict[str, Any] 
             canary_since = time.monotonic()
             if stage.breaker is not None:
                 stage.breaker.kill(stage.report)
-        if canary_since is not None and time.monotonic() - canary_since > MOST_EXPOSED_S:
+        if canary_since is not None and time.monotonic() - canary_since > patience_s:
             return None
     return None
 
@@ -184,15 +183,6 @@ def _stage_of(follower: Follower, end: Mapping[str, Any]) -> str:
     """Where the challenger was when it was stopped."""
     was = str(end["from"])
     return "gate" if was in ("healthy", "drift_suspected", "retraining", "rolled_back", "promoted") else was
-
-
-def _evidence(follower: Follower) -> str:
-    """The names of failed checks, where the transitions carry them."""
-    found = []
-    for transition in follower.seen:
-        checks = (transition.get("evidence") or {}).get("checks") or []
-        found += [str(c.get("name")) for c in checks if isinstance(c, dict) and c.get("passed") is False]
-    return f" (failed: {', '.join(dict.fromkeys(found))})" if found else ""
 
 
 def _versions(follower: Follower) -> set[str]:
