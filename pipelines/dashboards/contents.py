@@ -169,6 +169,7 @@ MODELS: Final = Dashboard(
             (
                 Panel("Level by kind (2 is drift)", (("{{kind}}", "max by (kind) (minimart_drift_level)"),), "bargauge", width=6, limits=(1, 2), quiet=NO_CHECK),
                 Panel("PSI by feature", (("{{feature}}", "max by (feature) (minimart_drift_psi)"),), width=10, limits=(0.1, 0.25), quiet=NO_CHECK),
+                Panel("Click rate, estimated without labels and as it came", (("{{kind}}", "max by (kind) (minimart_drift_click_rate)"),), unit="percentunit", quiet=NO_CHECK, about="The estimate is there at once, the labels come later: where the two part, the model no longer knows its shoppers."),
                 Panel("Features that moved most", (("", "SELECT feature, argMax(psi, at_ms) AS psi, argMax(null_share, at_ms) AS null_share, argMax(level, at_ms) AS level FROM drift_features WHERE at_ms >= toUnixTimestamp($__fromTime) * 1000 AND at_ms <= toUnixTimestamp($__toTime) * 1000 GROUP BY feature ORDER BY psi DESC LIMIT 20"),), "table", source="clickhouse", quiet=NO_CHECK),
             ),
         ),
