@@ -40,7 +40,7 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -165,6 +165,10 @@ triage: $(TRAINING) ## which of the usual causes is it? compares the last 5 minu
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example
+
+sbom: ## the bill of materials of each image that is built (CycloneDX), under sbom/
+	@mkdir -p sbom
+	@for role in serving pipelines mlflow triton object-store; do docker run --rm --network none --entrypoint cat minimart-$$role:0.1.0 /app/sbom.cdx.json > sbom/$$role.cdx.json && echo sbom/$$role.cdx.json; done
 
 lock: ## compile requirements/*.in again, with hashes and without index addresses
 	@$(PYTHON) deploy/native/lock.py $(ARGS)
