@@ -142,7 +142,7 @@ def _break(stage: Scene, case: Case) -> str:
     bundle = load_bundle(stage.settings.published / "ranker" / stage.champion()["ranker"])
     bad = next(b for b in SIX if b.kind == "worse quality")
     version = f"deploy-{now_ms() % 10**6}"
-    folder = write(bad, bundle, stage.report.folder / "challengers" / version, version, seed=stage.settings.seed)
+    folder = write(bad, bundle, stage.challenger_folder(version), version, seed=stage.settings.seed)
     try:
         stage.neighbours.challenger(folder, bypass=True, reason="drill: a bad deploy")
     except MinimartError as error:

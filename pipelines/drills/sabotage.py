@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -96,7 +95,7 @@ def send(stage: Scene, bad: Bad, champion: Bundle, version: str, *, bypass: bool
     """Make the challenger, hand it over, and watch until it is stopped or its time is over."""
     report, begun = stage.report, now_ms()
     stage.settle()
-    folder = write(bad, champion, _folder(stage.report.folder, version), version, seed=stage.settings.seed)
+    folder = write(bad, champion, stage.challenger_folder(version), version, seed=stage.settings.seed)
     way = "around the gate" if bypass else "through the gate"
     report.say(f"{bad.kind} ({bad.mistake}), {way}", "bad")
     follower = Follower.from_now(stage.neighbours.rollout() or {"history": []})
@@ -194,10 +193,6 @@ def _follow(stage: Scene, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         stage.follow()
-
-
-def _folder(report: Path, version: str) -> Path:
-    return report / "challengers" / version
 
 
 def _conclude(stage: Scene, outcomes: Sequence[Outcome], champion: Mapping[str, str], begun: int) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -151,6 +152,10 @@ class Scene:
                 if time.monotonic() > deadline:
                     raise
             self.follow()
+
+    def challenger_folder(self, version: str) -> Path:
+        """Where a challenger that the drill makes is written: the controller must be able to read it."""
+        return self.settings.work / "drills" / self.report.folder.name / version
 
     def champion(self) -> dict[str, str]:
         """The champion as the recommender has it. Raises Unavailable."""

@@ -150,4 +150,4 @@ class Breaker:
 
 def folder_of(settings: Settings, name: str) -> Path:
     """A new folder for one drill's report."""
-    return settings.home / "drills" / f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+    return settings.out / "drills" / f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"

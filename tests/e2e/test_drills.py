@@ -17,13 +17,13 @@ from tests.e2e.platform import Platform
 
 def drilled(platform: Platform, name: str, *arguments: str, timeout_s: float = 600) -> dict[str, Any]:
     """The report of a short drill that passed."""
-    before = set((platform.settings.home / "drills").glob(f"{name}-*"))
+    before = set((platform.settings.out / "drills").glob(f"{name}-*"))
     done = subprocess.run(
         [python_of("training"), "-m", "pipelines.drills", name, "--short", *arguments], cwd=ROOT,
         env={**os.environ, **platform.environment}, capture_output=True, text=True, timeout=timeout_s, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    (folder,) = set((platform.settings.home / "drills").glob(f"{name}-*")) - before
+    (folder,) = set((platform.settings.out / "drills").glob(f"{name}-*")) - before
     report: dict[str, Any] = json.loads(Path(folder / "report.json").read_text())
     assert report["passed"]
     return report
