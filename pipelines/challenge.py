@@ -134,7 +134,8 @@ def _milliseconds(graph: bytes) -> float:
 def _towers(name: str, bundle: Bundle, champion: Bundle | None) -> list[Check]:
     two = np.zeros(2, dtype=np.int64)
     shopper: dict[str, NDArray[Any]] = {"user_index": two, "recent_items": np.zeros((2, 20), dtype=np.int64)}
-    item: dict[str, NDArray[Any]] = {"item_index": two, "category_index": two, "log_price": np.array([np.nan, 8.0], dtype=np.float32)}
+    price = np.array([np.nan, 8.0], dtype=np.float32)
+    item: dict[str, NDArray[Any]] = {"item_index": two, "category_index": two, "log_price": price}
     towers: list[tuple[str, str, dict[str, NDArray[Any]]]] = [
         ("shopper", "user_encoder.onnx", shopper), ("item", "item_encoder.onnx", item)
     ]  # fmt: skip
