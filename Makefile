@@ -148,8 +148,8 @@ restore: $(HOST) ## put a backup back, after every digest was checked: FROM=fold
 drill-restore: $(HOST) ## save, destroy, restore and compare MLflow's store on the running platform; STACK=compose
 	@$(HOST) -m pipelines.backup drill --stack $(STACK)
 
-dashboards: $(PLATFORM) ## write Grafana's dashboards again from pipelines/dashboards
-	@$(PLATFORM) -m pipelines.dashboards
+dashboards: $(HOST) ## write Grafana's dashboards again from pipelines/dashboards
+	@$(HOST) -m pipelines.dashboards
 
 drill-drift: $(TRAINING) ## the marketplace changes, the platform heals itself: SCENARIO=taste_shift|traffic_mix|seasonal|price_level, KILL=part, SHORT=1
 	@$(TRAINING) -m pipelines.drills drift $(if $(SCENARIO),--scenario $(SCENARIO)) $(DRILL)
