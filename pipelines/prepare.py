@@ -20,7 +20,8 @@ TRAIN = "models"
 
 
 def topics(settings: Settings) -> None:
-    """Make the topics that are not there yet."""
+    """Make the topics that are not there yet. Raises Misconfigured where this version may not use the volumes."""
+    console.print(volumes.check(settings))
     made = ensure_topics(settings.kafka, settings.kafka_partitions, timeout_s=60)
     console.print(f"topics: {len(made)} made" if made else "topics: all there")
 

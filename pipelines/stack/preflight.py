@@ -26,7 +26,7 @@ NATIVE_FIX = "drop it with `make reset`, or set MINIMART_HOME to another folder"
 def check_state(home: Path, fix: str = NATIVE_FIX) -> None:
     """Refuse a home that another version of the platform wrote; mark a new one as ours."""
     file = home / "VERSION"
-    if not file.exists() and not any((home / folder).exists() for folder in STATE):
+    if not file.exists() and not any(any((home / folder).glob("*")) for folder in STATE):
         home.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{STATE_VERSION}\n")
         return
