@@ -122,8 +122,9 @@ class Breaker:
         self.killed_at: float | None = None
         self.back = False
         if self._child is None and part not in self._supervisor.processes():
-            have = ", ".join(sorted(self._supervisor.processes())) or "none, the process manager does not run here"
-            raise Unavailable(f"KILL={part}: no such part; there are: {have}")
+            have = ", ".join(sorted(self._supervisor.processes()))
+            fix = f"there are: {have}" if have else f"from in here none can be; make kill S={part} in another terminal"
+            raise Unavailable(f"KILL={part}: no part that this drill can kill; {fix}")
 
     def kill(self, report: Report) -> None:
         """kill -9, once."""
