@@ -124,7 +124,7 @@ def fill(bootstrap: str, decisions: int, clicks: int, now: int) -> int:
         at, user = now - rng.randint(0, 3 * 3_600_000), f"u{n % 500}"
         request = f"r{n // 10 % decisions}" if n % 10 == 0 else None
         event = events.ProductClicked(event_id=f"c{n}", event_time=at, user_id=user, item_id=shown[n % len(shown)],
-                                      category="c", price_cents=100, request_id=request, position=1 if request else None)
+                                      category="c", price_cents=100, request_id=request)
         send(event.topic, user, events.encode(event))
         if request:
             seen = events.ProductsShown(event_id=f"s{n}", event_time=at - 50, user_id=user, item_ids=shown,

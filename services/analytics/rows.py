@@ -133,9 +133,9 @@ def _of_decision(record: Record) -> list[Row]:
         "new_user": int(made.cold_start is not None), "arm": made.arm or "champion", "rollout": made.rollout or "",
         "ranker_version": versions.get("ranker", ""), "preranker_version": versions.get("preranker", ""),
         "two_tower_version": versions.get("two-tower", ""), "model_versions": versions, "degraded": made.degraded,
-        "cold_start": made.cold_start or "", "k": min(max(made.k, 0), 65_535), "total_ms": times.get("total", 0.0),
+        "cold_start": made.cold_start or "", "k": _small(made.k), "total_ms": times.get("total", 0.0),
         **{f"{stage}_ms": times.get(stage, 0.0) for stage in ("retrieve", "features", "prerank", "rank", "rerank")},
-        "candidates": min(len(made.candidates.item_ids), 65_535) if made.candidates else 0,
+        "candidates": _small(len(made.candidates.item_ids)) if made.candidates else 0,
         "items": [p.item_id for p in made.items], "scores": [p.score for p in made.items], "rank_scores": scores,
         "features": features, "feature_names_sha": made.rank.feature_names_sha if made.rank else "",
         "user_features": made.user_features,
@@ -169,7 +169,7 @@ def _of_shadow(record: Record) -> list[Row]:
         "request_id": request, "event_ms": _millis(found, record, "event_time", "now_ms"),
         "user_id": _text(found.get("user_id")), "rollout": _text(found.get("rollout")),
         "ranker_version": versions.get("ranker", ""), "model_versions": versions,
-        "champion_versions": _texts(found.get("champion_versions")), "k": min(int(_number(found.get("k"))), 65_535),
+        "champion_versions": _texts(found.get("champion_versions")), "k": _small(_number(found.get("k"))),
         "items": _list(found.get("items"), str), "scores": _list(found.get("scores"), float),
         "champion_items": _list(found.get("champion_items"), str), "total_ms": _number(found.get("total_ms")),
         "champion_total_ms": _number(found.get("champion_total_ms")), "degraded": _list(found.get("degraded"), str),
@@ -180,7 +180,8 @@ def _of_shadow(record: Record) -> list[Row]:
 
 def _of_drift(record: Record) -> list[Row]:
     found = _json(record)
-    features = [f for f in found.get("features") or [] if isinstance(f, Mapping)]
+    features = found.get("features")
+    features = [f for f in features if isinstance(f, Mapping)] if isinstance(features, list) else []
     window = found.get("window")
     window = window if isinstance(window, Mapping) else {"text": window}
     return [{
@@ -246,6 +247,11 @@ def _maybe(value: Any) -> float | None:
 
 def _number(value: Any) -> float:
     return value if isinstance(value, (int, float)) and abs(value) < 2**62 else 0.0
+
+
+def _small(value: float) -> int:
+    """Into what a column of 16 bits holds."""
+    return min(max(int(value), 0), 65_535)
 
 
 READERS: Final[Mapping[str, tuple[str, Callable[[Record], list[Row]]]]] = {
