@@ -50,7 +50,7 @@ def test_a_folder_with_a_seeded_lake_only_is_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("found", ["0", "2", None])
 def test_state_of_another_version_is_refused_with_the_fix(tmp_path: Path, found: str | None) -> None:
-    (tmp_path / "kafka").mkdir()
+    (tmp_path / "kafka" / "data").mkdir(parents=True)
     if found:
         (tmp_path / "VERSION").write_text(f"{found}\n")
     with pytest.raises(Misconfigured, match=f"version {found or 'none'}.*make reset.*MINIMART_HOME"):
