@@ -26,7 +26,7 @@ services:
     image: redis:7-alpine
     command: ["true"]
   tools:
-    image: python:3.11-slim
+    image: ${MINI_TOOLS:-python:3.11-slim}
     profiles: [tools]
 """
 Verb = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -99,6 +99,7 @@ def test_a_program_inside_ends_with_its_own_code_and_its_files_come_home(verb: V
     assert verb("demo").returncode == 0
     program = "import os, pathlib; d = pathlib.Path(os.environ['MINIMART_OUTPUT']); d.mkdir(); "
     program += f"(d / 'test-{os.getpid()}').write_text('42'); raise SystemExit(3)"
+    assert "docker compose build tools" in verb("walk", MINI_TOOLS="not-there:1").stderr
     inside = verb("--eval", f'inside-test: ; @$(PLATFORM) -c "{program}"', "inside-test")
     home = HERE / f"test-{os.getpid()}"
     try:

@@ -22,6 +22,9 @@ def python(arguments: Sequence[str]) -> int:
     """Run it in a container of its own and bring home what it wrote for people; gives its exit code."""
     if not any(one.state == "running" for one in engine.containers()):
         raise Unavailable(engine.NOT_UP)
+    image = str(engine.model()[SERVICE]["image"])
+    if not ask(["docker", "images", "--quiet", image]).strip():
+        raise Unavailable(f"the image {image} is not there: docker compose build {SERVICE} makes it")
     name = f"minimart-tools-{os.getpid()}"
     plain = [] if sys.stdin.isatty() and sys.stdout.isatty() else ["--no-TTY"]
     columns = ["--env", f"COLUMNS={os.environ['COLUMNS']}"] if "COLUMNS" in os.environ else []
