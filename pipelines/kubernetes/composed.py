@@ -10,10 +10,11 @@ from typing import Any, Final
 import yaml
 
 from adapters.errors import Misconfigured
+from pipelines.kubernetes.table import NOT_MOUNTED
 from settings import ROOT
 
 FILE: Final = ROOT / "docker-compose.yml"
-VARIABLE: Final = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}")
+VARIABLE: Final = re.compile(r"\$\{\w+(?::?([-+?])([^}]*))?\}")
 UNITS: Final = {"m": "Mi", "g": "Gi"}
 
 
@@ -39,7 +40,7 @@ class Container:
     image: str
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
-    environment: dict[str, str]
+    environment: dict[str, str]  # of ours: what differs from the shared settings
     mounts: tuple[Mount, ...]
     memory: str
     check: tuple[str, ...]
@@ -50,8 +51,9 @@ class Container:
 
 
 def read(path: Path = FILE) -> dict[str, Container]:
-    """Every service of the file, and the settings that all of ours share under the name `x-settings`."""
-    return {name: _container(name, one) for name, one in _document(path)["services"].items()}
+    """Every service of the file."""
+    shared = shared_settings(path)
+    return {name: _container(name, one, shared) for name, one in _document(path)["services"].items()}
 
 
 def listing(source: str) -> dict[str, Path]:
@@ -71,14 +73,16 @@ def _document(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _container(name: str, one: dict[str, Any]) -> Container:
+def _container(name: str, one: dict[str, Any], shared: dict[str, str]) -> Container:
+    environment = _texts(one.get("environment") or {})
+    mounts = [_mount(name, text) for text in one.get("volumes", [])]
     return Container(
         name=name,
         image=_filled(one["image"]),
         entrypoint=_words(one.get("entrypoint")),
         command=_words(one.get("command")),
-        environment=_texts(one.get("environment") or {}),
-        mounts=tuple(_mount(name, text) for text in one.get("volumes", [])),
+        environment={key: value for key, value in environment.items() if shared.get(key) != value},
+        mounts=tuple(mount for mount in mounts if mount.target not in NOT_MOUNTED),
         memory=_memory(one["mem_limit"]),
         check=_check(one.get("healthcheck") or {}),
         waits_for={other: how["condition"] for other, how in (one.get("depends_on") or {}).items()},
@@ -99,7 +103,7 @@ def _check(check: dict[str, Any]) -> tuple[str, ...]:
 def _mount(name: str, text: Any) -> Mount:
     if not isinstance(text, str):
         raise Misconfigured(f"docker-compose.yml: volumes of {name}: only the short form is understood, not {text}")
-    source, target, *mode = text.split(":")
+    source, target, *mode = _filled(text).split(":")
     return Mount(source, target, mode == ["ro"])
 
 
@@ -114,8 +118,8 @@ def _texts(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _filled(text: str) -> str:
-    """`${NAME:-default}` becomes the default, `$$` a dollar sign."""
-    return VARIABLE.sub(lambda found: found.group(2) or "", text).replace("$$", "$")
+    """`${NAME:-default}` becomes the default, as if no variable were set; `$$` a dollar sign."""
+    return VARIABLE.sub(lambda found: found.group(2) if found.group(1) == "-" else "", text).replace("$$", "$")
 
 
 def _memory(text: str) -> str:

@@ -89,7 +89,7 @@ def _one(container: Container, row: Row, *, probes: bool) -> dict[str, Any]:
         out["args"] = list(container.command)
     if is_ours(container):
         out["envFrom"] = [{"configMapRef": {"name": SETTINGS}}]
-    elif container.environment:
+    if container.environment:
         out["env"] = [{"name": key, "value": value} for key, value in container.environment.items()]
     if row.ports:
         names = ("http", "grpc", "metrics") if len(row.ports) == 3 else ("main",)

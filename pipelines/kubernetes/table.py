@@ -37,6 +37,8 @@ NOT_HERE: Final = {
     "triton-gpu": "a node selector and NVIDIA's image in an overlay of your own",
     "tools": "kubectl run, with the pipelines' image",
 }
+# Your own data to import: a claim of yours, mounted in an overlay.
+NOT_MOUNTED: Final = ("/import",)
 # The Secret behind each volume of secrets.
 SECRETS: Final = {"secrets": "minimart-secrets", "vault": "minimart-vault"}
 

@@ -121,6 +121,12 @@ def test_every_setting_is_one_that_settings_knows_and_leads_to_a_service_that_is
             assert int(port) in open_ports[host], key
 
 
+def test_variables_of_compose_are_filled_in() -> None:
+    assert composed._filled("${A:-x}/${B:+y}/${C}/$$(hostname)") == "x///$(hostname)"
+    written = [text for name, text in files().items() if "ConfigMap" not in text or name == "settings.yaml"]
+    assert not [text for text in written if "${" in text]
+
+
 def test_our_services_listen_where_settings_says() -> None:
     for name, one in HERE.items():
         if is_ours(one) and ROWS[name].kind == "service":
