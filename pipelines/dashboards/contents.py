@@ -159,7 +159,7 @@ MODELS: Final = Dashboard(
                     ("gate {{outcome}}", "sum by (outcome) (minimart_rollout_gate_total)"),
                     ("rollbacks", "sum(minimart_rollout_rollbacks_total)"),
                 ), width=9),
-                Panel("Click-through by arm", (("", "SELECT arm, sum(shown) AS shown, sum(clicks) AS clicks, round(sum(clicks) / greatest(sum(shown), 1), 4) AS ctr FROM hourly_stats WHERE hour >= toStartOfHour($__fromTime) AND hour <= $__toTime GROUP BY arm ORDER BY arm"),), "table", source="clickhouse"),
+                Panel("Click-through by arm", (("", "SELECT arm, sum(h.shown) AS shown, sum(h.clicks) AS clicks, round(sum(h.clicks) / greatest(sum(h.shown), 1), 4) AS ctr FROM hourly_stats AS h WHERE hour >= toStartOfHour($__fromTime) AND hour <= $__toTime GROUP BY arm ORDER BY arm"),), "table", source="clickhouse"),
                 Panel("Shadow: agreement and latency", (("", f"SELECT ranker_version, count() AS scored, round(avg(overlap_at_k), 3) AS overlap, round(quantile(0.99)(total_ms), 1) AS p99_ms, countIf(error != '') AS errors FROM shadow FINAL WHERE {SHOWN} GROUP BY ranker_version ORDER BY scored DESC"),), "table", source="clickhouse", quiet=NO_ROLLOUT),
                 Panel("History", (("", "SELECT event_time, from_state, to_state, reason, actor FROM rollouts FINAL WHERE event_time >= $__fromTime AND event_time <= $__toTime ORDER BY event_ms DESC LIMIT 100"),), "table", source="clickhouse", quiet=NO_ROLLOUT),
             ),

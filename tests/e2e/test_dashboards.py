@@ -6,7 +6,6 @@ Panels whose `quiet` says that they may rightly be empty must answer without an 
 from __future__ import annotations
 
 import math
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,20 +18,12 @@ from adapters.analytics import Analytics, open_store
 from pipelines.dashboards.contents import DASHBOARDS
 from pipelines.dashboards.panels import Panel
 from tests.e2e.platform import Platform, wait_for
+from tests.grafana import with_macros
 
 SHOPPERS = 40
 PANELS = [(board.uid, panel) for board in DASHBOARDS for panel in board.panels]
 BROKEN_BY_TESTS = {"IncidentOpenLong"}
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is missing: apt install it")
-
-
-def with_macros(sql: str, since: float, until: float) -> str:
-    """The SQL as Grafana's ClickHouse plugin sends it."""
-    known = {"$__fromTime": f"toDateTime({int(since)})", "$__toTime": f"toDateTime({int(until)})"}
-    for macro, value in known.items():
-        sql = sql.replace(macro, value)
-    assert "$__" not in sql, f"a macro that the test does not know: {re.findall(r'[$]__[a-zA-Z_]+', sql)}"
-    return sql
 
 
 class Asked:
