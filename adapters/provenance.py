@@ -24,8 +24,8 @@ def hardware() -> dict[str, Any]:
 
 def commit() -> str:
     """The commit of this code; `unknown` outside a checkout, with `-dirty` when tracked files differ from it (other
-    than the results and the README's numbers, which are made from it). An image has no checkout but its commit in a file.
-    """
+    than the results and the README's numbers, which are made from it). An image has no checkout but
+    its commit in a file."""
     head = _git("rev-parse", "HEAD")
     if not head:
         return (ROOT / ".commit").read_text().strip() if (ROOT / ".commit").exists() else "unknown"

@@ -38,8 +38,8 @@ def make():
             return f"{variable} is a default that everybody knows; production needs one of your own"
         if held and given and given != held and name in FIXED:
             return (
-                f"{variable} is not the one that {name} was set up with: change it there first, or take the line out of "
-                ".env, or drop all data with `docker compose down -v`"
+                f"{variable} is not the one that {name} was set up with: change it there first, or take the line out "
+                "of .env, or drop all data with `docker compose down -v`"
             )
         if not held or (given and given != held):
             write(file, given or secrets.token_urlsafe(24))

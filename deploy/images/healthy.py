@@ -6,6 +6,7 @@ seconds in every container.
 
 import socket
 import sys
+from pathlib import Path
 
 
 def main(port=0, path="/readyz"):
@@ -24,12 +25,11 @@ def main(port=0, path="/readyz"):
 def listening():
     """The lowest port that is listened on beyond loopback (Docker's own name server listens on loopback)."""
     ports = []
-    with open("/proc/net/tcp") as table:
-        for line in table.readlines()[1:]:
-            _, local, _, state, *_ = line.split()
-            address, port = local.split(":")
-            if state == "0A" and not address.endswith("7F"):
-                ports.append(int(port, 16))
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_ = line.split()
+        address, port = local.split(":")
+        if state == "0A" and not address.endswith("7F"):
+            ports.append(int(port, 16))
     if not ports:
         raise OSError("nothing listens yet")
     return min(ports)

@@ -1,6 +1,6 @@
-"""Print the software bill of materials of the image that is being built, as CycloneDX 1.6: `sbom.py NAME [GO_MODULES DPKG_STATUS]`.
+"""Print the software bill of materials of the image that is being built, as CycloneDX 1.6.
 
-Python packages come from the metadata of the interpreter that runs this, Debian packages from dpkg, Go modules from the
+`sbom.py NAME [GO_MODULES DPKG_STATUS]`: Python packages come from the metadata of the interpreter that runs this, Debian packages from dpkg, Go modules from the
 output of `go version -m`. Standard library only; the same content gives the same bytes.
 """
 
@@ -15,7 +15,9 @@ from urllib.parse import quote
 def main(name, modules="", status="/var/lib/dpkg/status"):
     components = [*debian(Path(status)), *(go(Path(modules)) if modules else python())]
     bill = {
-        "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
         "metadata": {"component": {"type": "container", "name": f"minimart-{name}"}},
         "components": sorted(components, key=lambda one: one["purl"]),
     }

@@ -1,4 +1,4 @@
-"""Import what the programs of an image import, so that its bytecode is written and a cut that went too deep shows at once.
+"""Import what the programs of an image import: its bytecode is written, and a cut that went too deep shows at once.
 
 Bytecode of what is never imported would be a tenth of the image. Runs while it is built: `warm.py serving | pipelines`.
 """
@@ -7,16 +7,17 @@ import importlib
 import sys
 
 MODULES = (
-    "crc32c", "faiss", "fastapi", "fastapi.middleware", "fastapi.staticfiles", "fastapi.templating", "grpc.aio", "httptools",
-    "httpx", "jinja2.ext", "kafka", "kafka.admin", "lightgbm", "lz4.frame", "mmh3", "msgspec", "numpy", "onnxruntime", "orjson",
-    "prometheus_client", "pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet", "pydantic_settings", "python_multipart",
-    "redis.asyncio", "rich.console", "structlog", "tritonclient.grpc.aio", "uvicorn.lifespan.on", "uvicorn.loops.auto",
-    "uvicorn.protocols.http.auto", "uvicorn.protocols.http.httptools_impl", "uvloop",
-)  # fmt: skip
+    "crc32c", "faiss", "fastapi", "fastapi.middleware", "fastapi.staticfiles", "fastapi.templating",
+    "grpc.aio", "httptools", "httpx", "jinja2.ext", "kafka", "kafka.admin", "lightgbm", "lz4.frame", "mmh3",
+    "msgspec", "numpy", "onnxruntime", "orjson", "prometheus_client", "pyarrow.compute", "pyarrow.dataset",
+    "pyarrow.parquet", "pydantic_settings", "python_multipart", "redis.asyncio", "rich.console", "structlog",
+    "tritonclient.grpc.aio", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.http.httptools_impl", "uvloop",
 PIPELINES = (
-    "duckdb", "evidently", "feast", "matplotlib.pyplot", "mlflow.tracking", "onnx", "onnxmltools", "onnxscript", "pandas",
-    "polars", "psutil", "river.drift", "scipy.sparse.linalg", "sklearn.linear_model", "supervisor.options", "torch",
-    "torch.onnx", "typer",
+    "duckdb", "evidently", "feast", "matplotlib.pyplot", "mlflow.tracking", "onnx", "onnxmltools",
+    "onnxscript", "pandas", "polars", "psutil", "river.drift", "scipy.sparse.linalg", "sklearn.linear_model",
+    "supervisor.options", "torch", "torch.onnx", "typer",
+)   "torch.onnx", "typer",
 )  # fmt: skip
 
 

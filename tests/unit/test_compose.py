@@ -1,4 +1,4 @@
-"""The compose file, read as data: one block per service, loopback ports, limits, health checks, pinned tags, no secrets."""
+"""The compose file as data: one block per service, loopback ports, limits, health checks, pinned tags, no secrets."""
 
 from __future__ import annotations
 
@@ -131,7 +131,9 @@ def test_what_is_told_to_our_processes_are_settings(name: str) -> None:
         given = re.fullmatch(r"\$\{(\w+):-(.*)\}", str(value))
         if given and key == given[1] and not key.endswith("_PASSWORD"):
             default = Settings.model_fields[key.removeprefix("MINIMART_").lower()].default
-            assert str(default).lower() == given[2].lower(), f"{key} defaults to {given[2]} here and to {default} in settings.py"
+            assert str(default).lower() == given[2].lower(), (
+                f"{key} defaults to {given[2]} here and to {default} in settings.py"
+            )
 
 
 def test_every_variable_is_a_setting() -> None:
@@ -188,8 +190,13 @@ def test_the_context_holds_nothing_private() -> None:
 
 
 def test_the_server_of_mlflow_is_the_version_of_its_clients() -> None:
-    pins = [re.search(r"^mlflow==\S+", (ROOT / "requirements" / name).read_text(), re.M) for name in ("mlflow.txt", "training.txt")]
-    assert pins[0] and pins[1] and pins[0][0] == pins[1][0]
+    pins = [
+        re.search(r"^mlflow==\S+", (ROOT / "requirements" / name).read_text(), re.M)
+        for name in ("mlflow.txt", "training.txt")
+    ]
+    assert pins[0] is not None
+    assert pins[1] is not None
+    assert pins[0][0] == pins[1][0]
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -280,9 +287,7 @@ def test_secrets_of_services_are_the_files_that_settings_read(vault: Any) -> Non
 
 def test_prometheus_reads_every_service() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "compose" / "prometheus.yml").read_text())
-    named = {
-        one["names"][0]: one["port"] for job in config["scrape_configs"] for one in job.get("dns_sd_configs", ())
-    }
+    named = {one["names"][0]: one["port"] for job in config["scrape_configs"] for one in job.get("dns_sd_configs", ())}
     folders = {path.parent.name for path in (ROOT / "services").glob("*/__main__.py")}
     assert folders <= named.keys()
     for name in folders:

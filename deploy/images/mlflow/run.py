@@ -69,7 +69,8 @@ def bucket():
 
 def server():
     ini = Path("/tmp/auth.ini")
-    ini.write_text(Path("/app/deploy/auth.ini").read_text().replace("set-by-run.py", postgres("mlflow_auth").replace("%", "%%")))
+    template = Path("/app/deploy/auth.ini").read_text()
+    ini.write_text(template.replace("set-by-run.py", postgres("mlflow_auth").replace("%", "%%")))
     ini.chmod(0o600)
     hosts = [f"{name}:*" for name in ("mlflow", "localhost", "127.0.0.1")] + ["mlflow", "localhost", "127.0.0.1"]
     os.environ.update(s3())
