@@ -204,10 +204,10 @@ def ndcg_at_10(scores: Floats, rows: RankingRows) -> Floats:
 
 def _calibration(ours: Bundle, theirs: Bundle, rows: RankingRows, mine: Floats, old: Floats) -> Check:
     """How far the click probabilities that each promises in its baseline are from what happened."""
-    error = _error(ours, rows, mine)
+    error, usual = _error(ours, rows, mine), _error(theirs, rows, old)
     if error is None:
-        return Check("calibration", False, "the bundle promises none: its baseline.json has no click model")
-    usual = _error(theirs, rows, old)
+        none = "no click model in its baseline.json"
+        return Check("calibration", usual is None, none + (", as in the champion's" if usual is None else ""))
     most = MORE_ERROR + (usual if usual is not None else MORE_ERROR)
     shown = "none" if usual is None else f"{usual:.3f}"
     return Check("calibration", error <= most, f"error {error:.3f} <= {most:.3f}, champion {shown}")

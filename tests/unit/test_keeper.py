@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
+from adapters.kafka import MemoryPublisher
 from adapters.model_server import InProcess
-from feature_repo.events import ItemListed
+from adapters.pointers import Rollout, set_rollout
+from feature_repo.events import SHADOW, ItemListed
 from models.ranking_features import FEATURES, ITEM
 from models.rerank import RULES
+from models.rollout.shares import arm_of
+from models.rollout.state import Ref
 from services.recommender.keeper import Keeper
 from services.recommender.recommend import Recommender
+from services.recommender.shadow import Shadow
 from services.recommender.sources import SOURCES
+from services.recommender.terms import Ask
 from tests.unit.recommender_bundles import publish
 from tests.unit.recommender_world import BUDGETS, NOW, FakeShoppers, ask, catalogue_of, listed
 
@@ -130,6 +140,108 @@ def test_a_damaged_set_is_refused_and_the_old_one_stays(tmp_path: Path, keeper: 
     keeper.tick()
     assert set(keeper.shelf.lineup.versions.values()) == {"3"}
     assert keeper.notes() == {}
+
+
+def roll(tmp_path: Path, percent: int, challenger: str | None = "2", **changes: Any) -> None:
+    """Point ROLLOUT.json at the set `challenger`."""
+    refs = None
+    if challenger:
+        refs = {path.parent.parent.name: Ref(challenger, hashlib.sha256(path.read_bytes()).hexdigest())
+                for path in (tmp_path / "published").glob(f"*/{challenger}/manifest.json")}
+    pointer = Rollout(rollout="r-1", salt="r-1", challenger=refs, canary_percent=percent, state="canary_5", **changes)
+    set_rollout(tmp_path / "published", pointer)
+
+
+async def test_arms_are_answered_by_their_own_versions_and_never_by_a_mixture(tmp_path: Path, keeper: Keeper) -> None:
+    republish(tmp_path, "1")
+    republish(tmp_path, "2", weight=-1.0, current=False)
+    roll(tmp_path, 25)
+    keeper.tick()
+    recommender, seen = recommender_of(keeper, keeper._in_process), dict[str, int]()
+    for user in (f"u{i}" for i in range(60)):
+        decision = await recommender.recommend(Ask("r", user, NOW, 20))
+        arm = arm_of(user, "r-1", 25)
+        expected = "2" if arm == "canary" else "1"
+        assert (decision.arm, decision.rollout) == (arm, "r-1")
+        assert set(decision.model_versions.values()) == {expected, "f" * 12}
+        seen[arm] = seen.get(arm, 0) + 1
+    assert seen.keys() == {"champion", "control", "canary"}
+
+
+@pytest.mark.parametrize("harm", ["ungated", "bypassed", "torn", "nan", "wrong features", "lacks one"])
+def test_a_bad_challenger_is_refused_and_the_champion_answers_everyone(
+    tmp_path: Path, keeper: Keeper, harm: str
+) -> None:
+    republish(tmp_path, "1")
+    keeper.tick()
+    changes: dict[str, dict[str, Any]] = {
+        "ungated": {"gate": "failed"}, "bypassed": {"gate": "bypassed"}, "nan": {"weight": float("nan")},
+        "wrong features": {"features": FEATURES[::-1]},
+    }  # fmt: skip
+    republish(tmp_path, "2", current=False, **changes.get(harm, {}))
+    if harm == "lacks one":
+        shutil.rmtree(tmp_path / "published" / "preranker" / "2")
+    roll(tmp_path, 100, bypass=True)
+    if harm == "torn":
+        (tmp_path / "published" / "ranker" / "2" / "model.onnx").write_bytes(b"torn")
+    keeper.tick()
+    assert keeper.refused["challenger"]
+    assert {keeper.choose(f"u{i}").arm for i in range(50)} == {"champion"}
+    assert set(keeper.shelf.lineup.versions.values()) == {"1"}
+    assert keeper.missing() == {}
+    assert keeper.describe()["refused"]["challenger"]
+
+
+def test_going_back_loads_nothing_and_memory_stays_bounded(tmp_path: Path, keeper: Keeper) -> None:
+    for version in map(str, range(1, 7)):
+        republish(tmp_path, version, current=version == "1")
+    keeper.tick()
+    for version in map(str, range(2, 7)):
+        roll(tmp_path, 50, version)
+        keeper.tick()
+        assert keeper.choose("u1").arm in ("canary", "control")
+        assert len(keeper._lineups) == 2
+        assert len(keeper._in_process._sessions) <= 9
+    champion = keeper.shelf.lineup
+    roll(tmp_path, 0, None)
+    shutil.rmtree(tmp_path / "published" / "ranker")  # nothing is read from disk to go back
+    keeper.tick()
+    assert keeper.shelf.lineup is champion
+    assert len(keeper._lineups) == 1
+
+
+def test_a_rollout_pointer_that_cannot_be_read_means_no_rollout(tmp_path: Path, keeper: Keeper) -> None:
+    republish(tmp_path, "1")
+    republish(tmp_path, "2", current=False)
+    roll(tmp_path, 50)
+    keeper.tick()
+    (tmp_path / "published" / "ROLLOUT.json").write_text("{")
+    keeper.tick()
+    assert {keeper.choose(f"u{i}").arm for i in range(50)} == {"champion"}
+    assert "refused_rollout" in keeper.notes()
+
+
+async def test_a_shadow_is_scored_by_the_challenger_and_nobody_sees_it(tmp_path: Path, keeper: Keeper) -> None:
+    republish(tmp_path, "1")
+    republish(tmp_path, "2", weight=-1.0, current=False)
+    roll(tmp_path, 0, shadow=True)
+    keeper.tick()
+    recommender, sink = recommender_of(keeper, keeper._in_process), MemoryPublisher()
+    shadow = Shadow(recommender, lambda: keeper.roles, sink)
+    shadow.start()
+    decision = await recommender.recommend(ask())
+    assert (decision.arm, set(decision.model_versions.values())) == ("champion", {"1", "f" * 12})
+    for _ in range(20):
+        shadow.offer(decision)  # more than the queue takes: the rest is skipped
+    async with asyncio.timeout(10):
+        while len(sink.of(SHADOW)) < 8:
+            await asyncio.sleep(0.01)
+    await shadow.close()
+    record = orjson.loads(sink.of(SHADOW)[0].value)
+    assert set(record["model_versions"].values()) == {"2", "f" * 12}
+    assert (record["request_id"], record["error"], record["rollout"]) == ("r-1", None, "r-1")
+    assert 0 <= record["overlap_at_k"] <= 1
+    assert len(sink.of(SHADOW)) <= 9
 
 
 def test_an_item_newer_than_the_index_gets_a_place_in_its_space(

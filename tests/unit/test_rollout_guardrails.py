@@ -14,18 +14,18 @@ SHOPPERS, LOOKS = 300, 25
 
 
 def sums(n: np.ndarray, y: np.ndarray) -> Sums:
-    return Sums(len(n), float(n.sum()), float((n * n).sum()), float(y.sum()), float((y * y).sum()), float((y * n).sum()))
+    return Sums(len(n), *(float(column.sum()) for column in (n, n * n, y, y * y, y * n)))
 
 
 def canary(seed: int, effect: float = 0.0, slower: float = 0.0, degraded: float = 0.0) -> tuple[Judged, int]:
-    """One canary, looked at LOOKS times, until a guard breaks: shoppers differ in activity and in taste for clicking."""
+    """One canary, looked at LOOKS times until a guard breaks: shoppers differ in activity and in clicking."""
     rng = np.random.default_rng(seed)
     active, likes = rng.gamma(0.7, 1 / 0.7, 2 * SHOPPERS), rng.beta(2, 12, 2 * SHOPPERS)
     buys, pace = rng.beta(1, 80, 2 * SHOPPERS), rng.normal(3, 0.2, 2 * SHOPPERS)
     ours = np.arange(2 * SHOPPERS) % 2 == 1
     n, clicks, orders, latency, bad = (np.zeros(2 * SHOPPERS) for _ in range(5))
-    judged, look = Judged(), 0
-    for look in range(1, LOOKS + 1):
+    judged = Judged()
+    for _ in range(LOOKS):
         new = rng.poisson(0.3 * active)
         n += new
         clicks += rng.binomial(new, np.where(ours, likes * (1 + effect), likes))
