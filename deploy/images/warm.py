@@ -13,11 +13,11 @@ MODULES = (
     "pyarrow.parquet", "pydantic_settings", "python_multipart", "redis.asyncio", "rich.console", "structlog",
     "tritonclient.grpc.aio", "uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.protocols.http.auto",
     "uvicorn.protocols.http.httptools_impl", "uvloop",
+)  # fmt: skip
 PIPELINES = (
     "duckdb", "evidently", "feast", "matplotlib.pyplot", "mlflow.tracking", "onnx", "onnxmltools",
     "onnxscript", "pandas", "polars", "psutil", "river.drift", "scipy.sparse.linalg", "sklearn.linear_model",
     "supervisor.options", "torch", "torch.onnx", "typer",
-)   "torch.onnx", "typer",
 )  # fmt: skip
 
 
