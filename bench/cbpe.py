@@ -60,6 +60,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for world in PLANTED:
         mine = [row for row in rows if row["world"] == world]
+        if not mine:
+            continue
         truth = np.array([row["truth"]["click_rate"] for row in mine])
         errors = {
             name: 100 * np.abs(np.array([row["click_rate"][name] for row in mine]) / truth - 1) for name in FORECASTS

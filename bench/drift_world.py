@@ -106,6 +106,7 @@ class Stream:
             {name: tuple(joined[name].tolist()) for name in ("device", "country", "shopper")},
             {"total_ms": np.exp(self._rng.normal(3.0, 0.3, n))}, {"ranker_version": "1", "two_tower_version": "1"},
             {"click_log_price": joined["prices"]}, {"clicks": len(joined["prices"])},
+            {"click_category": tuple(joined["kinds"].tolist())}, n,
         )  # fmt: skip
         return traffic, joined["chance"].ravel()
 
@@ -130,7 +131,7 @@ class Stream:
         items = np.take_along_axis(pool, top, 1)
         chance = truth.click_chances(world, user, items, t)
         clicked = (rng.random(chance.shape) < chance) & (rng.random(chance.shape) >= scenario.silence)
-        prices = self._learn(world, scenario, user, t, items, clicked, listed)
+        prices, kinds = self._learn(world, scenario, user, t, items, clicked, listed)
         code = np.array([*DEVICES, ""])
         place = np.array([*COUNTRIES, ""])
         return {
@@ -138,6 +139,7 @@ class Stream:
             "scores": np.take_along_axis(scores, top, 1), "chance": chance,
             "device": code[np.where(sent, device, -1)], "country": place[np.where(sent, country, -1)],
             "shopper": np.where(fresh, "new", "returning"), "prices": prices,
+            "kinds": kinds,
         }  # fmt: skip
 
     def _who(self, world: World, scenario: Scenario, t: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
@@ -203,8 +205,8 @@ class Stream:
     def _learn(
         self, world: World, scenario: Scenario, user: NDArray[Any], t: NDArray[Any], items: NDArray[Any],
         clicked: NDArray[np.bool_], listed: NDArray[Any],
-    ) -> NDArray[np.float64]:  # fmt: skip
-        """Bring the window features up to date: clicks in feeds, one search a visit. The log prices of these clicks."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.str_]]:  # fmt: skip
+        """Bring the windows up to date: clicks in feeds, one search a visit. Log prices and categories of both."""
         state, rng = self._state, self._rng
         np.add.at(state.shown, items.ravel(), 1.0)
         row, place = np.nonzero(clicked)
@@ -224,7 +226,7 @@ class Stream:
         state.last[who] = kind
         np.minimum.at(state.lowest, (who, (when // DAY) % 7), price)
         history.remember(state.recent, who, what)
-        return np.log1p(price)
+        return np.log1p(price), np.array([c.name for c in names.CATEGORIES])[kind]
 
     def _train(self, windows: list[Traffic]) -> None:
         """Learn from what was shown at random, the second half of it: by then the windows are full."""

@@ -24,7 +24,6 @@ from adapters.analytics import Store, open_store
 from adapters.errors import MinimartError
 from adapters.kafka import KafkaPublisher
 from adapters.provenance import commit, environment_digest
-from adapters.registry import open_registry
 from feature_repo.events import DRIFT_REPORTS
 from models.drift.base import Level
 from models.drift.baseline import Baseline
@@ -42,6 +41,7 @@ UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 EXIT: Final = {Level.INSUFFICIENT_DATA: 0, Level.HEALTHY: 0, Level.WARN: 1, Level.DRIFT: 2}
 UNANSWERED: Final = 3
 EXPERIMENT: Final = "drift"
+RECORD_EVERY_MS: Final = 15 * 60_000
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,21 @@ def keep(checked: Checked, settings: Settings, out: Path | None) -> None:
     gauges(checked.document, settings.metrics / "drift.prom")
 
 
+def worth_recording(document: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether this report says something that the last recorded one did not, or that one is old."""
+    last = _last(settings)
+    old = document["at_ms"] - last.get("recorded_ms", 0) > RECORD_EVERY_MS
+    return bool(old) or document["verdict"] != last.get("verdict") or document["kinds"] != last.get("kinds")
+
+
+def _last(settings: Settings) -> dict[str, Any]:
+    try:
+        found = json.loads((settings.home / "drift" / "latest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def send(document: Mapping[str, Any], settings: Settings) -> None:
     """Publish the report. Raises Unavailable when Kafka does not take it."""
     publisher = KafkaPublisher(settings.kafka, client_id="check_drift")
@@ -166,6 +181,8 @@ def record(checked: Checked, settings: Settings, *, page: bool) -> None:
         "verdict": document["verdict"], "git_commit": commit(), "environment_sha256": environment_digest(),
         "mlflow.runName": f"drift {document['verdict']}", **{f"kind_{k}": v for k, v in document["kinds"].items()},
     }  # fmt: skip
+    from adapters.registry import open_registry  # MLflow takes seconds to import, and most checks leave no run
+
     with open_registry(settings.mlflow_uri, settings.home).run(EXPERIMENT, params, tags) as run:
         levels = {f"level_{k}": float(Level[v.upper()]) for k, v in document["kinds"].items()}
         psi = {f"psi_{f['name'].replace(' ', '_')}": f["psi"] for f in document["features"] if f["psi"] is not None}
@@ -196,8 +213,9 @@ def parse(arguments: Sequence[str] | None, settings: Settings) -> tuple[argparse
     parser.add_argument("--persistence", type=int, default=PERSISTENCE, help="windows in a row that must agree")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="requests read per window")
     parser.add_argument("--mark-healthy", action="store_true", help="make the newest traffic the healthy window")
+    when = "the MLflow run: by itself when the verdict changes, or every quarter of an hour"
+    parser.add_argument("--record", choices=("auto", "always", "never"), default="auto", help=when)
     parser.add_argument("--no-html", action="store_true", help="leave out the page for MLflow")
-    parser.add_argument("--no-mlflow", action="store_true", help="leave out the MLflow run")
     parser.add_argument("--no-kafka", action="store_true", help="do not publish the report")
     parser.add_argument("--quiet", action="store_true", help="print the verdict's line only")
     parser.add_argument("--out", type=Path, default=None, help="write the report here as well")
@@ -210,6 +228,7 @@ def parse(arguments: Sequence[str] | None, settings: Settings) -> tuple[argparse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """One check; the exit status says what it found."""
     settings = load_settings()
     given, ask = parse(arguments, settings)
     try:
@@ -218,12 +237,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"check_drift: {error.detail}", file=sys.stderr)
         return UNANSWERED
     document = checked.document
+    recorded = given.record == "always" or (given.record == "auto" and worth_recording(document, settings))
+    document["recorded_ms"] = ask.now_ms if recorded else _last(settings).get("recorded_ms", 0)
     keep(checked, settings, given.out)
     # A report that cannot be sent or filed is still a report: what failed is said, the verdict stands.
     if not given.no_kafka:
         _attempt("Kafka", lambda: send(document, settings))
-    if not given.no_mlflow:
-        _attempt("MLflow", lambda: record(checked, settings, page=not given.no_html))
+    page = not given.no_html and (given.record == "always" or document["verdict"] in ("warn", "drift"))
+    if recorded:
+        _attempt("MLflow", lambda: record(checked, settings, page=page))
     if given.quiet:
         print(f"{document['verdict']} {span(document['window']['seconds'])} {document['id']}")
     else:

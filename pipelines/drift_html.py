@@ -17,7 +17,7 @@ import pandas as pd
 
 from models.drift.baseline import Baseline
 from models.drift.columns import Column
-from models.drift.watched import CATEGORIES, EVENTS, SCORE, WATCHED, Watch
+from models.drift.watched import CATEGORIES, CLICKED, EVENTS, SCORE, WATCHED, Watch
 
 ROWS: Final = 1000
 _NAMES: Final = {"psi": "psi", "ks": "ks", "wasserstein": "wasserstein"}
@@ -49,9 +49,10 @@ def write_html(reference: Baseline, current: Baseline, path: Path) -> list[str]:
 
 
 def _columns(side: Baseline) -> dict[str, Column]:
-    texts = {f"asked from {name}": column for name, column in side.categories.items()}
+    texts = {(name if name in CLICKED else f"asked from {name}"): c for name, c in side.categories.items()}
     return {**{n: c for n, c in side.columns.items() if n in WATCHED or n in EVENTS}, **texts, "score": side.scores}
 
 
 def _watch(name: str) -> Watch | Any:
-    return WATCHED.get(name) or EVENTS.get(name) or CATEGORIES.get(name.removeprefix("asked from ")) or SCORE
+    declared = WATCHED | EVENTS | CLICKED
+    return declared.get(name) or CATEGORIES.get(name.removeprefix("asked from ")) or SCORE

@@ -15,7 +15,7 @@ from models.drift.base import Level
 from models.drift.suite import Finding
 from models.drift.traffic import Traffic
 from models.drift.verdict import Verdict, broken
-from models.drift.watched import CATEGORIES, EVENTS, WATCHED
+from models.drift.watched import CATEGORIES, CLICKED, EVENTS, WATCHED
 from models.performance_estimate import TruedUp
 
 MODEL: Final = "ranker"
@@ -105,7 +105,7 @@ def _features(findings: tuple[Finding, ...]) -> list[dict[str, Any]]:
     """One row per column, texts and events included, then the prediction's. The level is that of what decides."""
     rows: dict[str, dict[str, Any]] = {}
     for finding in findings:
-        if finding.detector not in MEASURES or _sliced(finding) or finding.kind not in ("data", "prediction"):
+        if finding.detector not in MEASURES or _sliced(finding) or finding.kind == "operations":
             continue
         row = rows.setdefault(finding.subject, {
             "name": finding.subject, "kind": finding.kind, "level": Level.INSUFFICIENT_DATA.word,
@@ -143,7 +143,8 @@ def _performance(performance: TruedUp | None) -> dict[str, Any] | None:
 
 
 def _method(subject: str) -> str:
-    watch = WATCHED.get(subject) or EVENTS.get(subject) or CATEGORIES.get(subject.removeprefix("asked from "))
+    declared = WATCHED | EVENTS | CLICKED
+    watch = declared.get(subject) or CATEGORIES.get(subject.removeprefix("asked from "))
     return "ks" if watch is None else watch.method + (" (same hour)" if watch.seasonal else "")
 
 

@@ -42,8 +42,9 @@ _SEEN: Final = f"""
 SELECT request_id, any(country) AS country FROM impressions FINAL WHERE {_RANGE} GROUP BY request_id"""  # noqa: S608
 _CLICKS: Final = f"""
 SELECT DISTINCT request_id, item_id FROM clicks FINAL WHERE {_RANGE} AND request_id != ''"""  # noqa: S608
-_PRICES: Final = f"""
-SELECT price_cents FROM clicks FINAL WHERE {_RANGE} ORDER BY cityHash64(event_id) LIMIT {{limit:UInt32}}"""  # noqa: S608
+_EVENTS: Final = f"""
+SELECT price_cents, category, session_id FROM clicks FINAL
+WHERE {_RANGE} ORDER BY cityHash64(event_id) LIMIT {{limit:UInt32}}"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def read(
     asked = store.query(_DECISIONS, {**span, **models, "limit": sample})
     countries = {row["request_id"]: row["country"] for row in store.query(_SEEN, wide)}
     clicked = {(row["request_id"], row["item_id"]) for row in store.query(_CLICKS, wide)}
-    prices = [row["price_cents"] for row in store.query(_PRICES, {**span, "limit": EVENTS})]
+    events = store.query(_EVENTS, {**span, "limit": EVENTS})
     counts = store.query(_COUNTS, span)[0]
     rows = sorted((row for row in asked if row["request_id"] in countries), key=lambda row: int(row["event_ms"]))
     scores, features = _scores(rows), _features(rows)
@@ -95,8 +96,10 @@ def read(
         {"total_ms": np.array([row["total_ms"] for row in rows], np.float64)},
         {"ranker_version": versions.ranker, "two_tower_version": versions.two_tower,
          "since_ms": since_ms, "until_ms": until_ms},
-        {"click_log_price": np.log1p(np.array(prices, np.float64))},
+        {"click_log_price": np.log1p(np.array([row["price_cents"] for row in events], np.float64))},
         {"clicks": int(counts["clicks"]), "impressions": int(counts["impressions"])},
+        {"click_category": tuple(str(row["category"]) for row in events)},
+        len({row["session_id"] for row in events}),
     )  # fmt: skip
 
 

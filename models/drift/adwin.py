@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from river import drift
-
 from models.drift.base import Sequential
 
 
@@ -13,6 +11,8 @@ class ADWIN(Sequential):
     name: ClassVar[str] = "adwin"
 
     def __init__(self, delta: float = 1e-4) -> None:
+        from river import drift  # brings scikit-learn along: seconds that most checks do not need
+
         self._inner = drift.ADWIN(delta=delta)
 
     def update(self, value: float) -> bool:

@@ -14,7 +14,7 @@ from models.drift.rates import log_ratio
 
 class CalibrationError(RateComparison):
     name: ClassVar[str] = "calibration_error"
-    thresholds: ClassVar[Thresholds] = Thresholds(0.15, 0.3)
+    thresholds: ClassVar[Thresholds] = Thresholds(0.1, 0.2)
 
     def measure(self, reference: Rate, current: Rate) -> Measurement | None:
         if reference.hits < LEAST or current.trials < LEAST:

@@ -105,7 +105,7 @@ class Column:
     def as_dict(self) -> dict[str, Any]:
         """JSON values; what is empty is left out. Numbers keep six significant digits."""
         rounded = {key: _six(value) for key, value in asdict(self).items()}
-        return {key: value for key, value in rounded.items() if value not in ((), [], False) or key == "null_share"}
+        return {key: value for key, value in rounded.items() if value != [] and value is not False}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Column:

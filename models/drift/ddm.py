@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from river.drift import binary
-
 from models.drift.base import Sequential
 
 
@@ -16,6 +14,8 @@ class DDM(Sequential):
     name: ClassVar[str] = "ddm"
 
     def __init__(self, deviations: float = 4.0, warm_start: int = 500) -> None:
+        from river.drift import binary  # brings scikit-learn along: seconds that most checks do not need
+
         self._inner = binary.DDM(warm_start=warm_start, warning_threshold=deviations - 1, drift_threshold=deviations)
 
     def update(self, value: float) -> bool:

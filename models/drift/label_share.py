@@ -10,7 +10,7 @@ from models.drift.rates import log_ratio
 
 class LabelShare(RateComparison):
     name: ClassVar[str] = "label_share"
-    thresholds: ClassVar[Thresholds] = Thresholds(0.15, 0.3)
+    thresholds: ClassVar[Thresholds] = Thresholds(0.1, 0.2)
 
     def measure(self, reference: Rate, current: Rate) -> Measurement | None:
         if reference.hits < LEAST or reference.hits / max(reference.trials, 1) * current.trials < LEAST:

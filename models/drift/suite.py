@@ -18,7 +18,18 @@ from models.drift.columns import Column, category
 from models.drift.family import COMPARISONS, RATES, SEQUENTIAL
 from models.drift.significance import holm
 from models.drift.traffic import Traffic
-from models.drift.watched import BUDGET, CATEGORIES, CONFIDENCE, EVENTS, LATENCY, SCORE, WATCHED, Watch
+from models.drift.watched import (
+    BUDGET,
+    CATEGORIES,
+    CLICKED,
+    CONFIDENCE,
+    EVENTS,
+    IN_SLICES,
+    LATENCY,
+    SCORE,
+    WATCHED,
+    Watch,
+)  # fmt: skip
 
 Kind = Literal["data", "label", "concept", "prediction", "operations"]
 KINDS: Final[tuple[Kind, ...]] = ("data", "label", "concept", "prediction", "operations")
@@ -69,8 +80,11 @@ def inspect(reference: Baseline, traffic: Traffic, *, same_hour: bool = False, b
 def questions(reference: Baseline, traffic: Traffic, *, same_hour: bool = False) -> list[Question]:
     """Everything that is measured, not yet judged."""
     current = traffic.baseline(grid=FINE)
-    asked = [*_columns(reference, current, same_hour), *_texts(reference, current), *_scores(reference, current)]
-    return [*asked, *_traffic(reference, current, traffic, same_hour), *_outcomes(reference, traffic)]
+    return [
+        *_columns(reference, current, same_hour), *_texts(reference, current),
+        *_scores(reference, current, same_hour), *_traffic(reference, current, traffic, same_hour),
+        *_outcomes(reference, traffic), *_choices(reference, current),
+    ]  # fmt: skip
 
 
 def judge(asked: Sequence[Question], budget: float = BUDGET) -> list[Finding]:
@@ -133,13 +147,14 @@ def _texts(reference: Baseline, current: Baseline) -> Iterator[Question]:
             yield from _compare("data", f"asked from {name}", reference.categories[name], now, watch, True)
 
 
-def _scores(reference: Baseline, current: Baseline) -> Iterator[Question]:
+def _scores(reference: Baseline, current: Baseline, same_hour: bool) -> Iterator[Question]:
     """Scores of another model are another quantity: nothing is said about them."""
     same = _same(reference, current, "ranker_version")
     pairs: list[tuple[str, Column | None, Column | None, Watch]] = [("score", reference.scores, current.scores, SCORE)]
     pairs.append(("confidence", reference.columns.get("confidence"), current.columns.get("confidence"), CONFIDENCE))
     for name, before, now, watch in pairs:
-        yield from _compare("prediction", name, before if same else None, now, watch, True)
+        decides = same_hour or not watch.seasonal
+        yield from _compare("prediction", name, before if same else None, now, watch, decides)
     for name, part in current.slices.items():
         if name in reference.slices and min(part.requests, reference.slices[name].requests) >= LEAST_IN_SLICE:
             earlier = reference.slices[name].scores if same else None
@@ -180,17 +195,27 @@ def _outcomes(reference: Baseline, traffic: Traffic) -> Iterator[Question]:
             before = earlier.clicks
         label, calibration = RATES["label_share"], RATES["calibration_error"]
         found = None if before is None else label.measure(before, part.clicks())
-        yield Question("label", f"clicks{where}", label.name, label.thresholds, True, found)
+        rule = IN_SLICES if where else None
+        yield Question("label", f"clicks{where}", label.name, rule or label.thresholds, True, found)
         error = None
         if model is not None and before is not None:
             error = calibration.measure(Rate(before.hits, before.hits, before.spread), part.calibration(model))
-        yield Question("concept", f"clicks given score{where}", calibration.name, calibration.thresholds, True, error)
-    if model is not None and traffic.requests:
-        yield from _sequence(traffic, model)
+        subject = f"clicks given score{where}"
+        yield Question("concept", subject, calibration.name, rule or calibration.thresholds, True, error)
+        moved = not where and error is not None and error.value >= calibration.thresholds.warn
+        if moved and model is not None:
+            yield from _sequence(traffic, model)
+
+
+def _choices(reference: Baseline, current: Baseline) -> Iterator[Question]:
+    for name, watch in CLICKED.items():
+        if name in reference.categories:
+            now = current.categories.get(name, category(name, ()))
+            yield from _compare("label", name, reference.categories[name], now, watch, True)
 
 
 def _sequence(traffic: Traffic, model: ClickModel) -> Iterator[Question]:
-    """Where in the window the stream of surprises changed; reported beside the calibration error, which decides."""
+    """Where in the window the stream of surprises changed; for the reader, once the calibration moved."""
     surprises = traffic.surprises(model)
     for name in ("adwin", "page_hinkley"):
         detector = SEQUENTIAL[name]()

@@ -41,6 +41,9 @@ class Traffic:
     """Columns of the window's events, of any length; not divided by `where`."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Events of each kind in the window."""
+    event_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Texts of the window's events, which came in `visits` independent visits; not divided by `where`."""
+    visits: int = 0
 
     @property
     def requests(self) -> int:
@@ -102,10 +105,12 @@ class Traffic:
         )  # fmt: skip
         numbers = {name: numeric(name, values, grid=grid) for name, values in self.numbers.items()}
         numbers |= {name: numeric(name, values, grid=grid) for name, values in self.events.items()}
+        texts = {name: category(name, values) for name, values in self.texts.items()}
+        texts |= {name: category(name, values, units=self.visits) for name, values in self.event_texts.items()}
         numbers["confidence"] = numeric("confidence", self._confidence(), grid=grid)
         return replace(
             whole, columns={**whole.columns, **numbers}, label_shares=labelled.label_shares,
-            categories={name: category(name, values) for name, values in self.texts.items()},
+            categories=texts,
             click_model=labelled.click_model, seconds=self.seconds, asked=self.asked, clicks=self.clicks(),
             counts=dict(self.counts), slices={name: part.slice() for name, part in self.slices().items()},
         )  # fmt: skip
@@ -146,6 +151,8 @@ def join(windows: Sequence[Traffic]) -> Traffic:
         {name: np.concatenate([w.numbers[name] for w in windows]) for name in first.numbers}, first.meta,
         {name: np.concatenate([w.events[name] for w in windows]) for name in first.events},
         {name: sum(w.counts[name] for w in windows) for name in first.counts},
+        {name: tuple(v for w in windows for v in w.event_texts[name]) for name in first.event_texts},
+        sum(w.visits for w in windows),
     )  # fmt: skip
 
 

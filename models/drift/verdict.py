@@ -53,7 +53,7 @@ def decide(windows: Sequence[Sequence[Finding]], *, persistence: int = PERSISTEN
     kinds = {kind: _level([f for f in findings if f.kind == kind]) for kind in KINDS}
     reasons = [f"{kind}: {WORDS[kind]}" for kind in KINDS if kinds[kind] == Level.DRIFT] + reasons
     level = max(kinds.values())
-    if level == Level.HEALTHY and kinds["data"] == Level.INSUFFICIENT_DATA:
+    if level == Level.HEALTHY and kinds["prediction"] == Level.INSUFFICIENT_DATA:
         level = Level.INSUFFICIENT_DATA  # enough to count requests, too little to judge them
     return Verdict(level, kinds, tuple(findings), tuple(reasons))
 

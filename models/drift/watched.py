@@ -62,13 +62,18 @@ WATCHED: Final[dict[str, Watch]] = {
     "user_click_categories_distinct_7d": CLOCK,
 }  # fmt: skip
 
-SCORE: Final = Watch("ks", KS_RULE)
-CONFIDENCE: Final = Watch("ks", Thresholds(0.15, 0.3))
+SCORE: Final = Watch("ks", Thresholds(0.15, 0.3))
+CONFIDENCE: Final = Watch("ks", KS_RULE, seasonal=True)  # how far the best stands out breathes with the counts
 LATENCY: Final = Watch("tail_shift", Thresholds(0.7, 1.4))
 EVENTS: Final[dict[str, Watch]] = {"click_log_price": Watch("ks", KS_RULE)}
 """Columns of the events themselves: broken units stand here at once, in 7-day features days later."""
+CLICKED: Final[dict[str, Watch]] = {"click_category": SHAPE}
+"""What shoppers choose, whatever they are shown: a season moves it."""
 CATEGORIES: Final[dict[str, Watch]] = {"device": SHAPE, "country": SHAPE, "shopper": SHAPE}
 """Texts of a request; `shopper` is `new` or `returning`."""
+
+IN_SLICES: Final = Thresholds(0.2, 0.4)
+"""For clicks and calibration within a slice: fewer shoppers make more of a swing."""
 
 SLICED: Final = ("device", "country", "shopper")
 """Within each value of these, scores, clicks and calibration are compared as well."""
