@@ -1,7 +1,8 @@
 """Print the software bill of materials of the image that is being built, as CycloneDX 1.6.
 
-`sbom.py NAME [GO_MODULES DPKG_STATUS]`: Python packages come from the metadata of the interpreter that runs this, Debian packages from dpkg, Go modules from the
-output of `go version -m`. Standard library only; the same content gives the same bytes.
+`sbom.py NAME [GO_MODULES DPKG_STATUS]`: Python packages come from the metadata of the interpreter that runs this,
+Debian packages from dpkg, Go modules from the output of `go version -m`. Standard library only; the same content gives
+the same bytes.
 """
 
 import json
