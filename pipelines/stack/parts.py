@@ -94,6 +94,7 @@ PARTS: Final[tuple[Part, ...]] = (
     _service("recommender", "the ranking funnel", "POST /v1/recommendations", ("triton", "kafka"), page="/docs"),
     _service("controller", "drift to promotion, or back", "GET /v1/rollout", ("recommender", "mlflow"), page="/docs"),
     _service("shop", "the shop's pages", "click a few products", ("collector", "recommender"), page="/"),
+    _service("console", "the operator's page", "watch, hold, roll back, make it drift", ("controller",), page="/"),
     _service("simulator", "live shoppers", "make logs S=simulator", ("collector", "recommender")),
     _service("monitor", "alerts become incidents", "GET /v1/incidents", (), page="/docs"),
     Part(

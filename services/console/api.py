@@ -1,0 +1,181 @@
+"""The console's addresses: decode, ask, draw. A request from htmx gets a fragment, any other a whole page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from jinja2 import Environment
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from adapters import problems
+from adapters.errors import MinimartError, NotFound
+from adapters.pages import EventStream, message
+from adapters.web import draining
+from feature_repo.events import is_id
+from services.console import actions
+from services.console.board import Board
+from services.console.neighbours import LONG_SECONDS, Neighbours
+
+PANELS: Final = ("flow", "rollout", "versions", "latency", "drift", "alerts", "scenario")
+MOST_STREAMS: Final = 50
+LOOK_S: Final = 2.0
+BEAT: Final = 7
+LINE: Final = r"^[^\x00-\x1f\x7f]+$"
+ActionName = Annotated[str, Path(pattern=r"^[a-z_-]{1,40}$", description="an action")]
+PanelName = Annotated[str, Path(pattern=r"^[a-z]{1,20}$", description="a panel")]
+Text = Annotated[str, Form(min_length=1, max_length=300, pattern=LINE)]
+router = APIRouter(default_response_class=HTMLResponse)
+
+
+@dataclass(frozen=True)
+class Console:
+    """What the addresses need. `links(host)`: (name, address) of other pages, for a browser that came to `host`."""
+
+    board: Board
+    neighbours: Neighbours
+    templates: Environment
+    links: Callable[[str], list[tuple[str, str]]]
+    newest: Callable[[], list[dict[str, Any]]]
+    streams: set[object] = field(default_factory=set)
+
+    def panel(self, name: str, values: dict[str, Any]) -> str:
+        """One panel as HTML."""
+        return self.templates.get_template(f"_{name}.html").render(**values)
+
+
+def the_console(request: Request) -> Console:
+    console: Console = request.app.state.console
+    return console
+
+
+Consoles = Annotated[Console, Depends(the_console)]
+
+
+def draw(request: Request, fragment: str, page: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A fragment for htmx, else the page around it."""
+    console = the_console(request)
+    name = fragment if "hx-request" in request.headers else page
+    around = {"fragment": fragment, "links": console.links(request.url.hostname or "127.0.0.1")}
+    return HTMLResponse(console.templates.get_template(name).render(**around, **values), status)
+
+
+@router.get("/", summary="The whole platform on one page")
+async def home(request: Request, console: Consoles) -> Response:
+    panels = await console.board.panels()
+    drawn = {name: console.panel(name, panels[name]) for name in PANELS}
+    return draw(request, "console.html", "console.html", drawn=drawn)
+
+
+@router.get("/panels/{name}", summary="One panel")
+async def panel(console: Consoles, name: PanelName) -> Response:
+    if name not in PANELS:
+        raise NotFound(f"no panel {name!r}; there are {', '.join(PANELS)}", field="name")
+    return HTMLResponse(console.panel(name, (await console.board.panels())[name]))
+
+
+@router.get("/ask/{name}", summary="What an action will cause, and the form that confirms it")
+async def ask(request: Request, name: ActionName) -> Response:
+    action = _known(name)
+    actor = request.cookies.get("actor", "")
+    return draw(request, "_ask.html", "page.html", title=action.title, action=action, actor=actor, line=LINE)
+
+
+@router.post("/act/{name}", summary="Do it: with who asks for it, and why")
+async def act(request: Request, console: Consoles, name: ActionName, actor: Text, reason: Text) -> Response:
+    action = _known(name)
+    answer = await actions.do(console.neighbours, action, reason, actor)
+    console.board.stale()
+    drawn = draw(request, "_acted.html", "page.html", title=action.title, action=action, answer=answer)
+    drawn.set_cookie("actor", actor.encode("ascii", "ignore").decode(), httponly=True, samesite="strict", path="/")
+    return drawn
+
+
+@router.get("/decisions", summary="Why one answer was what it was")
+async def decisions(
+    request: Request, console: Consoles,
+    id: Annotated[str, Query(max_length=64, description="request id of the answer")] = "",
+) -> Response:  # fmt: skip
+    record, trouble = None, ""
+    if id:
+        answer = await console.neighbours.get("recommender", f"/v1/decisions/{_id(id)}", seconds=LONG_SECONDS)
+        record, trouble = answer.value, answer.away
+    newest = await asyncio.to_thread(console.newest)
+    return draw(
+        request, "_decision.html", "decisions.html", title="Decisions", id=id, record=record, trouble=trouble,
+        why=(record or {}).get("why"), newest=newest,
+    )  # fmt: skip
+
+
+@router.get("/stream", response_class=EventStream, summary="Server-sent events: each panel, whenever it changes")
+async def stream(request: Request, console: Consoles) -> Response:
+    if len(console.streams) >= MOST_STREAMS:
+        return Response(status_code=204)
+    me = object()
+
+    async def messages() -> AsyncIterator[str]:
+        console.streams.add(me)
+        shown: dict[str, str] = {}
+        quiet = 0
+        try:
+            yield ": hello\n\n"
+            while not draining(request):
+                panels = await console.board.panels()
+                drawn = {name: console.panel(name, panels[name]) for name in PANELS}
+                changed = [name for name in PANELS if shown.get(name) != drawn[name]]
+                for name in changed:
+                    yield message(name, drawn[name])
+                quiet = 0 if changed else quiet + 1
+                if quiet >= BEAT:
+                    yield ": beat\n\n"
+                    quiet = 0
+                shown = drawn
+                await asyncio.sleep(LOOK_S)
+        finally:
+            console.streams.discard(me)
+
+    return EventStream(messages(), headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
+
+
+def friendly_errors(app: FastAPI) -> None:
+    """Browsers get a page where programs get a problem document; status and words are the same."""
+    kinds: tuple[tuple[type[Exception], Callable[[Request, Exception], JSONResponse]], ...] = (
+        (MinimartError, problems.from_minimart),
+        (HTTPException, problems.from_http),
+        (RequestValidationError, problems.from_validation),
+    )
+    for kind, document in kinds:
+        app.add_exception_handler(kind, _either(document))
+
+
+def _either(document: Callable[[Request, Exception], JSONResponse]) -> Callable[[Request, Exception], Response]:
+    def handle(request: Request, error: Exception) -> Response:
+        answer = document(request, error)
+        if "text/html" not in request.headers.get("accept", "") and "hx-request" not in request.headers:
+            return answer
+        problem = json.loads(bytes(answer.body))
+        drawn = draw(request, "_problem.html", "page.html", answer.status_code, title=problem["title"], problem=problem)
+        drawn.headers["X-Request-ID"] = problem["request_id"]
+        return drawn
+
+    return handle
+
+
+def _known(name: str) -> actions.Action:
+    action = actions.action_of(name)
+    if action is None:
+        raise NotFound(f"no action {name!r}", field="name")
+    return action
+
+
+def _id(text: str) -> str:
+    """The id as it may stand in an address."""
+    if not is_id(text):
+        raise NotFound(f"{text!r} is no id of a decision", field="id")
+    return text
