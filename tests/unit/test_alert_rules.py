@@ -43,6 +43,7 @@ HEALTHY: Final[dict[str, str]] = {
     'minimart_drift_level{model="ranker",kind="data"}': "0x240",
     'minimart_drift_level{model="ranker",kind="label"}': "-1x240",
     'minimart_drift_checked_timestamp_seconds{model="ranker"}': "0+15x240",
+    'minimart_rollout_leader{part="controller"}': "1x240",
     'minimart_rollout_rollbacks_total{reason="ctr"}': "0x240",
     'minimart_rollout_guardrail_breaches_total{guardrail="ctr"}': "0x240",
     'minimart_rollout_retrains_total{outcome="ok"}': "0x120 1x120",
