@@ -48,6 +48,7 @@ class Board:
     def __init__(self, published: Path, folder: Path, sink: Sink, aliases: Aliases) -> None:
         self._published, self._folder, self._sink, self._aliases = published, folder, sink, aliases
         self._marked: object = None
+        self._away = False
         folder.mkdir(parents=True, exist_ok=True)
 
     def point(self, state: State) -> None:
@@ -116,9 +117,11 @@ class Board:
                     tags = {"rollout_state": state.name, "rollout": state.rollout or ""}
                     self._aliases.tag(model, state.champion[model].version, tags)
         except Unavailable as error:
-            _log.warning("registry_not_marked", why=error.detail)
+            if not self._away:
+                _log.warning("registry_not_marked", why=error.detail)
+            self._away = True
             return False
-        self._marked = wanted
+        self._marked, self._away = wanted, False
         return True
 
     def registry_up(self) -> bool:

@@ -7,38 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from bench.guardrails import canary
 from models.rollout.guardrails import Arms, GuardConfig, Judged, Shadow, judge, judge_alone, judge_shadow
 from models.rollout.sequential import Sums, compare, e_value, half_width
-
-SHOPPERS, LOOKS = 300, 25
-
-
-def sums(n: np.ndarray, y: np.ndarray) -> Sums:
-    return Sums(len(n), *(float(column.sum()) for column in (n, n * n, y, y * y, y * n)))
-
-
-def canary(seed: int, effect: float = 0.0, slower: float = 0.0, degraded: float = 0.0) -> tuple[Judged, int]:
-    """One canary, looked at LOOKS times until a guard breaks: shoppers differ in activity and in clicking."""
-    rng = np.random.default_rng(seed)
-    active, likes = rng.gamma(0.7, 1 / 0.7, 2 * SHOPPERS), rng.beta(2, 12, 2 * SHOPPERS)
-    buys, pace = rng.beta(1, 80, 2 * SHOPPERS), rng.normal(3, 0.2, 2 * SHOPPERS)
-    ours = np.arange(2 * SHOPPERS) % 2 == 1
-    n, clicks, orders, latency, bad = (np.zeros(2 * SHOPPERS) for _ in range(5))
-    judged = Judged()
-    for _ in range(LOOKS):
-        new = rng.poisson(0.3 * active)
-        n += new
-        clicks += rng.binomial(new, np.where(ours, likes * (1 + effect), likes))
-        orders += rng.binomial(new, np.where(ours, buys * (1 + effect), buys))
-        latency += new * (pace + np.where(ours, slower, 0)) + np.sqrt(new) * rng.normal(0, 0.5, 2 * SHOPPERS)
-        bad += rng.binomial(new, np.where(ours, 0.01 + degraded, 0.01))
-        outcomes = {"clicks": clicks, "orders": orders, "latency": latency, "degraded": bad, "dead_scores": 0 * bad}
-        arms = [{name: sums(n[arm & (n > 0)], y[arm & (n > 0)]) for name, y in outcomes.items()}
-                for arm in (ours, ~ours)]
-        judged = judge(Arms(arms[0], arms[1], int(n[ours].sum())), GuardConfig())
-        if judged.breach:
-            break
-    return judged, int(n[ours].sum())
 
 
 def test_two_equal_arms_are_rolled_back_in_at_most_one_of_twenty_runs() -> None:
