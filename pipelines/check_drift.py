@@ -215,6 +215,7 @@ def parse(arguments: Sequence[str] | None, settings: Settings) -> tuple[argparse
     parser.add_argument("--mark-healthy", action="store_true", help="make the newest traffic the healthy window")
     when = "the MLflow run: by itself when the verdict changes, or every quarter of an hour"
     parser.add_argument("--record", choices=("auto", "always", "never"), default="auto", help=when)
+    parser.add_argument("--no-mlflow", dest="record", action="store_const", const="never", help="as --record never")
     parser.add_argument("--no-html", action="store_true", help="leave out the page for MLflow")
     parser.add_argument("--no-kafka", action="store_true", help="do not publish the report")
     parser.add_argument("--quiet", action="store_true", help="print the verdict's line only")
