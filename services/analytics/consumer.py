@@ -29,7 +29,8 @@ from services.analytics.write import SOURCE, Letters, published_letters, write
 TOPICS: Final = tuple(READERS)
 WRITE_SECONDS: Final = 1.0
 WRITE_RECORDS: Final = 10_000
-WRITE_BYTES: Final = 32 << 20
+WRITE_BYTES: Final = 16 << 20
+FETCH: Final = {"max_poll_records": 1_000, "fetch_max_bytes": 16 << 20, "max_partition_fetch_bytes": 2 << 20}
 _log = structlog.get_logger()
 
 
@@ -70,7 +71,7 @@ class Consumer:
         for name in migrate(self._store):
             _log.info("schema_applied", file=name)
         self.status = {"kafka": "not reached yet"}
-        consumer = connect_consumer(self._bootstrap, stop=self._stop, client_id=SOURCE, max_poll_records=2_000)
+        consumer = connect_consumer(self._bootstrap, stop=self._stop, client_id=SOURCE, **FETCH)
         if consumer is None:
             return
         try:

@@ -40,6 +40,7 @@ class Stack:
     home: Path
     bootstrap: str
     url: str
+    publisher: KafkaPublisher
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -61,11 +62,9 @@ class Stack:
         assert process.wait(30) == 0
 
     def produce(self, stream: list[Sent]) -> None:
-        publisher = KafkaPublisher(self.bootstrap, client_id="test", max_buffer=len(stream) + 1)
         for topic, key, value, arrival in stream:
-            publisher.publish(topic, key, value, timestamp_ms=arrival)
-        publisher.flush(60)
-        publisher.close()
+            self.publisher.publish(topic, key, value, timestamp_ms=arrival)
+        self.publisher.flush(60)
 
     def ends(self) -> dict[tuple[str, int], int]:
         consumer = KafkaConsumer(bootstrap_servers=self.bootstrap)
@@ -100,10 +99,11 @@ class Stack:
 def analytics_stack(folder: Path) -> Iterator[Stack]:
     with kafka_server(folder / "kafka") as bootstrap, clickhouse_process(folder / "store") as url:
         ensure_topics(bootstrap, PARTITIONS)
-        stack = Stack(folder, bootstrap, url)
+        stack = Stack(folder, bootstrap, url, KafkaPublisher(bootstrap, client_id="test", max_buffer=50_000))
         try:
             yield stack
         finally:
+            stack.publisher.close()
             for process in stack.processes:
                 if process.poll() is None:
                     process.kill()

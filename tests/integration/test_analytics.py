@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from adapters.kafka import DeadLetter, KafkaPublisher, read_topic
+from adapters.kafka import DeadLetter, read_topic
 from feature_repo import events
 from pipelines.stack import clickhouse_server
 from pipelines.stack.launch import free_ports
@@ -18,9 +19,9 @@ from services.analytics.consumer import TOPICS, Consumer
 from tests.integration.analytics_stack import Sent, Stack, Truth, analytics_stack, stream_of, truth_of
 from tests.integration.conftest import HOST, clickhouse_running
 
-POINTS = ("before_write", "after_letters", "after_letters_noted", "between_inserts", "between_inserts:4",
-          "before_offsets", "after_offsets", "after_rollup")
-BY_SIGNAL = ("after_letters", "before_offsets")  # as processes of their own; the others within this one
+BY_SIGNAL = "before_offsets"  # as a process of its own; the others within this one
+POINTS = ("before_write", "after_letters", "after_letters_noted", "between_inserts:3", BY_SIGNAL, "after_offsets",
+          "after_rollup")
 SUMS = {"decisions": "requests", "degraded": "degraded_requests"} | {
     name: name for name in ("impressions", "shown", "clicks", "carts", "orders", "revenue_cents")}
 SUMMED = ", ".join(f"sum({column}) AS {name}" for name, column in SUMS.items())
@@ -76,7 +77,7 @@ def run_until_killed(stack: Stack, point: str) -> None:
         if here == name and passed[here] >= int(nth or 1):
             raise Killed(here)
 
-    consumer = Consumer(stack.store, stack.bootstrap, KafkaPublisher(stack.bootstrap, client_id="killed"), crash=crash)
+    consumer = Consumer(stack.store, stack.bootstrap, stack.publisher, crash=crash)
     with pytest.raises(Killed):
         consumer.run()
 
@@ -87,7 +88,7 @@ def test_killed_between_any_two_steps_counts_everything_once(stack: Stack, sent:
     slice_ = len(stream) // (len(POINTS) + 1)
     for n, point in enumerate(POINTS):
         stack.produce(stream[n * slice_:(n + 1) * slice_])
-        if point in BY_SIGNAL:
+        if point == BY_SIGNAL:
             assert stack.start(point).wait(60) == 137, point
         else:
             run_until_killed(stack, point)
@@ -95,12 +96,11 @@ def test_killed_between_any_two_steps_counts_everything_once(stack: Stack, sent:
             stack.store.execute("SYSTEM STOP MERGES")  # so that what was written twice can be seen
     stack.produce(stream[len(POINTS) * slice_:])
     sent += stream
-    worker = stack.start()
+    stack.start()  # and goes on through the tests below
     stack.wait_stored()
     check(stack, truth_of(sent))
     (raw,) = stack.store.query("SELECT count() AS n FROM decisions")
     assert raw["n"] > len(truth_of(sent).rows["decisions"])  # the kills did leave rows that were written twice
-    stack.stop(worker)
 
 
 def test_each_dead_letter_says_where_and_why(stack: Stack, sent: list[Sent]) -> None:
@@ -121,10 +121,12 @@ def test_each_dead_letter_says_where_and_why(stack: Stack, sent: list[Sent]) -> 
 def test_the_store_is_killed_and_comes_back(stack: Stack, sent: list[Sent], tmp_path: Path) -> None:
     """A part of a stream while the store is up, kill -9, the rest while it is away; then it starts on its folder."""
     (port,) = free_ports(1)
-    mine = Stack(stack.home, stack.bootstrap, f"http://{HOST}:{port}")
+    mine = Stack(stack.home, stack.bootstrap, f"http://{HOST}:{port}", stack.publisher)
     more = stream_of(2, 200, int(time.time() * 1000))
+    consumer = Consumer(mine.store, mine.bootstrap, mine.publisher)
+    thread = threading.Thread(target=consumer.run, daemon=True)
     with clickhouse_running(tmp_path, port) as server:
-        worker = mine.start()
+        thread.start()
         mine.wait_stored()
         mine.produce(more[:len(more) // 2])
         time.sleep(0.7)  # somewhere within a write, or just after
@@ -134,15 +136,19 @@ def test_the_store_is_killed_and_comes_back(stack: Stack, sent: list[Sent], tmp_
     with clickhouse_running(tmp_path, port):
         mine.wait_stored()
         check(mine, truth_of(sent))
-        mine.stop(worker)
+        consumer.stop()
+        thread.join(30)
+        assert not thread.is_alive()
 
 
-def test_a_store_that_was_emptied_is_filled_again_from_kafka(stack: Stack, sent: list[Sent]) -> None:
+def test_a_store_that_is_emptied_is_filled_again_from_kafka(stack: Stack, sent: list[Sent]) -> None:
+    stack.wait_stored()
     stack.store.execute("DROP DATABASE minimart SYNC")
-    worker = stack.start()
+    stack.produce(more := stream_of(3, 20, int(time.time() * 1000)))  # the consumer goes on, and finds nothing there
+    sent += more
     stack.wait_stored()
     check(stack, truth_of(sent))
-    stack.stop(worker)
+    stack.stop(stack.processes[-1])
 
 
 def test_logs_hold_no_traceback(stack: Stack) -> None:
