@@ -138,6 +138,8 @@ def _network(here: dict[str, Container]) -> list[Object]:
             spec["ingress"] = [{"from": [_peer(one) for one in by], "ports": _open(name)}]
         if to:
             spec["egress"] = [{"to": [_peer(one)], "ports": _open(one)} for one in to]
+        if outside := [{"protocol": "TCP", "port": port} for port in ROWS[name].outside]:
+            spec["egress"].append({"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": outside})
         out.append(_object("networking.k8s.io/v1", "NetworkPolicy", name, spec))
     return out
 

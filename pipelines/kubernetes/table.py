@@ -28,6 +28,7 @@ class Row:
     copies: int = 1
     read_only: bool = True  # its root file system
     part_of: str = ""
+    outside: tuple[int, ...] = ()  # ports of the world that it may reach
 
 
 # What compose has and Kubernetes does itself, or another way.
@@ -76,7 +77,8 @@ ROWS: Final[dict[str, Row]] = {
     "monitor": Row("service", (8100,), ("prometheus",)),
     "prometheus": Row("store", (9090,), ("*metrics", "alertmanager"), cpu=100, user=65534),
     "alertmanager": Row("store", (9093,), ("monitor",), user=65534),
-    "grafana": Row("store", (3000,), ("prometheus", "clickhouse", "alertmanager"), user=472),
+    # It downloads ClickHouse's plugin when it starts; an image of yours that has it needs no way out.
+    "grafana": Row("store", (3000,), ("prometheus", "clickhouse", "alertmanager"), user=472, outside=(443,)),
 }  # fmt: skip
 
 # Gigabytes of each volume.

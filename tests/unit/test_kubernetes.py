@@ -211,12 +211,16 @@ def test_the_network_is_closed_and_every_opening_has_two_ends(overlay: str) -> N
     out, into = set(), set()
     for name, policy in policies.items():
         for rule in policy["spec"].get("egress", []):
-            out |= {(name, peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"]) for peer in rule.get("to", [])}
+            out |= {(name, peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"])
+                    for peer in rule.get("to", []) if "podSelector" in peer}  # fmt: skip
         for rule in policy["spec"].get("ingress", []):
             into |= {(peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"], name)
                      for peer in rule["from"] if "podSelector" in peer}  # fmt: skip
     assert out == into
     assert ("shop", "recommender") in out
+    world = {name for name, one in policies.items() for rule in one["spec"].get("egress", [])
+             for peer in rule.get("to", []) if "ipBlock" in peer}  # fmt: skip
+    assert world == {"grafana"}, "nothing else may reach the world"
     assert not {("shop", "postgres"), ("recommender", "mlflow"), ("grafana", "kafka")} & out
 
 
@@ -225,7 +229,8 @@ def test_what_compose_waits_for_may_be_reached() -> None:
     for name, one in HERE.items():
         source = dns(ROWS[name].part_of or name)
         to = {peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
-              for rule in policies[source]["spec"].get("egress", []) for peer in rule["to"]}  # fmt: skip
+              for rule in policies[source]["spec"].get("egress", []) for peer in rule["to"]
+              if "podSelector" in peer}  # fmt: skip
         waited = {dns(other) for other in one.waits_for if other in HERE and ROWS[other].ports}
         assert waited - {source} <= to, name
 
