@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md: the tree, the picture and the numbers. `--check` compares instead (exit 1).
+"""Write the generated parts of README.md and docs/house.md: trees, picture, numbers. `--check` compares instead (exit 1).
 
 The tree comes from the modules' own docstrings, the picture from the one list of parts, and the numbers from the files
 under `bench/results`, so that nobody types any of them.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+HOUSE = ROOT / "docs" / "house.md"
 PACKAGES = ("feature_repo", "adapters", "models", "pipelines", "services", "bench")
 WIDTH = 30
 REST = (
@@ -35,25 +36,25 @@ def _line(indent: int, name: str, text: str) -> str:
     return f"{label:<{WIDTH}} {text}".rstrip()
 
 
-def _folder(folder: Path, indent: int, depth: int) -> list[str]:
+def _folder(folder: Path, indent: int, *, modules: bool) -> list[str]:
     lines = []
     for path in sorted(folder.iterdir(), key=lambda p: (p.is_dir(), p.name)):
         if path.is_dir() and (path / "__init__.py").exists():
             lines.append(_line(indent, f"{path.name}/", summary(path / "__init__.py")))
-            if depth > 0:
-                lines += _folder(path, indent + 2, depth - 1)
-        elif path.suffix == ".py" and not path.name.startswith("__"):
+            if modules:
+                lines += _folder(path, indent + 2, modules=True)
+        elif modules and path.suffix == ".py" and not path.name.startswith("__"):
             lines.append(_line(indent, path.name, summary(path)))
     return lines
 
 
-def tree() -> str:
-    """The annotated tree, a line per folder and module."""
+def tree(*, modules: bool = False) -> str:
+    """The annotated tree: a line per room, or with `modules` one per module too."""
     lines: list[str] = []
     for package in PACKAGES:
         folder = ROOT / package
         lines.append(_line(0, f"{package}/", summary(folder / "__init__.py")))
-        lines += _folder(folder, 2, 1 if package == "services" else 0)
+        lines += _folder(folder, 2, modules=modules)
     lines += [_line(0, name, text) for name, text in REST]
     return "```text\n" + "\n".join(lines) + "\n```"
 
@@ -65,36 +66,42 @@ def picture() -> str:
     return f"```mermaid\n{mermaid()}\n```"
 
 
-def blocks() -> dict[str, str]:
-    """Every generated block of the README by its marker's name."""
+def blocks(page: Path) -> dict[str, str]:
+    """Every generated block of a page by its marker's name."""
     from bench.numbers import numbers
 
+    if page == HOUSE:
+        return {"tree": tree(modules=True)}
     return {"picture": picture(), "tree": tree(), "numbers": numbers()}
 
 
-def render(readme: str, generated: dict[str, str]) -> str:
-    """The README's text with every generated block replaced. Raises ValueError if a marker is missing."""
+def render(page: str, generated: dict[str, str]) -> str:
+    """A page's text with every generated block replaced. Raises ValueError if a marker is missing."""
     for name, text in generated.items():
         start, end = f"<!-- {name}: start", f"<!-- {name}: end -->"
-        if start not in readme or end not in readme:
-            raise ValueError(f"README.md lacks the markers of the generated block '{name}'")
-        head, rest = readme.split(start, 1)
+        if start not in page or end not in page:
+            raise ValueError(f"the page lacks the markers of the generated block '{name}'")
+        head, rest = page.split(start, 1)
         opening, tail = rest.split("-->", 1)
-        readme = f"{head}{start}{opening}-->\n{text}\n{end}{tail.split(end, 1)[1]}"
-    return readme
+        page = f"{head}{start}{opening}-->\n{text}\n{end}{tail.split(end, 1)[1]}"
+    return page
 
 
 def main() -> int:
-    current = README.read_text(encoding="utf-8")
-    wanted = render(current, blocks())
-    if "--check" in sys.argv[1:]:
+    stale = []
+    for page in (README, HOUSE):
+        current = page.read_text(encoding="utf-8")
+        wanted = render(current, blocks(page))
         if wanted != current:
-            print("README.md is not what the code and bench/results say: run `make evidence`", file=sys.stderr)
-            return 1
+            stale.append(str(page.relative_to(ROOT)))
+        if "--check" not in sys.argv[1:]:
+            page.write_text(wanted, encoding="utf-8")
+    if "--check" not in sys.argv[1:]:
+        print("README.md and docs/house.md: trees, picture and numbers written")
         return 0
-    README.write_text(wanted, encoding="utf-8")
-    print("README.md: tree, picture and numbers written")
-    return 0
+    if stale:
+        print(f"{', '.join(stale)}: not what the code and bench/results say: run `make evidence`", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":
