@@ -27,7 +27,7 @@ from services.controller.children import Children
 from services.controller.evidence import Evidence
 from services.controller.metrics import Metrics
 
-LEASE_MS: Final = 4000
+LEASE_MS: Final = 6000
 TICK_S: Final = 0.5
 MARK_S: Final = 5.0
 HISTORY: Final = 50

@@ -54,8 +54,8 @@ WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm IN {{arms:Array(String)}
 """  # noqa: S608
 _SHADOW: Final = f"""
 SELECT count() AS n, countIf(error != '') AS errors, countIf({_DEAD}) AS dead_scores,
-    countIf(length(JSONExtractArrayRaw(payload, 'degraded')) > 0) AS degraded, quantile(0.5)(total_ms) AS median_ms,
-    quantile(0.5)(champion_ms) AS champion_median_ms, avg(overlap_at_k) AS overlap
+    countIf(length(degraded) > 0) AS degraded, quantile(0.5)(total_ms) AS median_ms,
+    quantile(0.5)(champion_total_ms) AS champion_median_ms, avg(overlap_at_k) AS overlap
 FROM shadow FINAL
 WHERE {_RANGE} AND rollout = {{rollout:String}}
 """  # noqa: S608 the text is ours; values are sent apart

@@ -109,7 +109,7 @@ def compared(
         "champion_versions": dict(champion.model_versions), "k": champion.ask.k, "items": ours,
         "scores": [placed.score for placed in found.placed] if found else [], "champion_items": theirs,
         "total_ms": found.timings_ms["total"] if found else 0.0,
-        "timings_ms": dict(found.timings_ms) if found else {}, "champion_ms": champion.timings_ms["total"],
+        "timings_ms": dict(found.timings_ms) if found else {}, "champion_total_ms": champion.timings_ms["total"],
         "degraded": list(found.degraded) if found else [], "error": error,
         "overlap_at_k": len(set(ours) & set(theirs)) / max(len(theirs), 1),
         "top1_same": ours[:1] == theirs[:1],
