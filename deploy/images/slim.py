@@ -26,7 +26,7 @@ SERVING = {
     "numpy": ("f2py", "distutils", "[!_]*/tests", "tests"),
 }  # fmt: skip
 DEBUG_SYMBOLS = ("pyarrow/*.so*", "uvloop/*.so", "rapidjson*.so", "ml_dtypes/*.so")
-KEPT = ("numpy", "pandas", "scipy", "sklearn", "torch", "onnx")  # import their own tests or headers
+KEPT = ("numpy", "pandas", "scipy", "sklearn", "torch", "onnx", "evidently")  # import their own tests or headers
 
 
 def main(folder, role=""):
