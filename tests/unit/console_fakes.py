@@ -93,7 +93,7 @@ class FakePlatform:
             case "controller", "/v1/rollout":
                 return httpx.Response(200, json=self.told)
             case "controller", "/v1/versions":
-                row = {"version": "3", "gate": "passed", "created_at": "2026-11-22T13:00:00+00:00", "role": "challenger"}
+                row = {"version": "3", "gate": "passed", "created_at": "2026-11-22T13:00", "role": "challenger"}
                 return httpx.Response(200, json={"published": {"ranker": [row]}})
             case "simulator", "/v1/scenario":
                 meaning = {"taste_shift": "share of shoppers with other tastes"}
