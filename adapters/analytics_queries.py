@@ -85,7 +85,8 @@ FROM
     INNER JOIN (SELECT request_id, rank_scores FROM decisions FINAL WHERE {_RANGE}) AS d USING (request_id)
     WHERE o.impressions > 0 ORDER BY cityHash64(request_id) LIMIT {{feeds:UInt32}}
 )
-ARRAY JOIN items AS item_id, rank_scores AS rank_score, arrayEnumerate(items) AS position
+ARRAY JOIN items AS item_id, arrayResize(rank_scores, length(items)) AS rank_score,
+    arrayEnumerate(items) AS position
 WHERE rank_score IS NOT NULL""",  # noqa: S608
                        {"since": since_ms, "until": until_ms, "feeds": max(1, limit // 20)})
 

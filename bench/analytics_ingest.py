@@ -5,7 +5,9 @@ as the demo's (1,000 candidates, 200 ranked rows of 65 features). Measured three
   floor_read    Kafka alone: every record polled, nothing decoded          records/s
   floor_insert  ClickHouse alone: the same rows, encoded beforehand        rows/s
   ingest        the service, from its start to the last offset committed   records/s (its start included)
-Then every named query, twenty times. Raw samples go to bench/results/analytics_ingest.json.
+Then every named query, twenty times; and again on a store grown to 300,000 decisions (without the ranker's rows), as
+many impressions, 600,000 clicks and 20,000 orders in three hours, with the time to compute its fullest hour anew.
+Raw samples go to bench/results/analytics_ingest.json.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
+import psutil
 
 from adapters import analytics_queries as ask
 from adapters import provenance
@@ -38,6 +41,7 @@ from feature_repo import events
 from models.ranking_features import FEATURES, FEATURES_SHA
 from pipelines.stack import clickhouse_server, kafka_broker
 from pipelines.stack.launch import free_ports, running
+from services.analytics.rollup import HOUR
 from settings import ROOT
 
 HOST: Final = "127.0.0.1"
@@ -78,11 +82,12 @@ def measure(folder: Path, bootstrap: str, url: str, *, decisions: int, clicks: i
     now = int(time.time() * 1000)
     sent = fill(bootstrap, decisions, clicks, now)
     store = Analytics(url, timeout_s=60)
+    peaks: list[float] = []
     samples: dict[str, list[float]] = {"ingest": [], "floor_read": [], "floor_insert": []}
     for _ in range(ROUNDS):
         if samples["ingest"]:
             store.execute("DROP DATABASE minimart SYNC")
-        samples["ingest"].append(sent / ingest(folder, bootstrap, url, store, sent))
+        samples["ingest"].append(sent / ingest(folder, bootstrap, url, store, sent, peaks))
         samples["floor_read"].append(sent / timed(lambda: read_all(bootstrap, sent)))
     samples["floor_insert"] = insert_floor(store)
     since = now - 3 * 3_600_000
@@ -91,13 +96,18 @@ def measure(folder: Path, bootstrap: str, url: str, *, decisions: int, clicks: i
         "labelled_predictions": lambda: ask.labelled_predictions(store, since, now),
         "shown_features": lambda: ask.shown_features(store, since, now), "freshness": lambda: ask.freshness(store),
         "latency_by_arm": lambda: ask.latency_by_arm(store, since), "conservation": lambda: ask.conservation(store)}
-    for name, question in questions.items():
-        samples[f"query_ms_{name}"] = [round(1000 * timed(question), 2) for _ in range(ASKED)]
     stored = {row["name"]: row["rows"] for row in ask.freshness(store)}
+    sizes = disk(store)
+    for size in ("", "grown_"):
+        for name, question in questions.items():
+            samples[f"query_ms_{size}{name}"] = [round(1000 * timed(question), 2) for _ in range(ASKED)]
+        samples[f"hour_ms_{size}computed"] = compute_fullest_hour(store)
+        if not size:
+            grow(store, now)
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
         "hardware": provenance.hardware(), "decisions": decisions, "clicks": clicks, "records": sent, "rows": stored,
-        "load_average": os.getloadavg()[0], "disk_bytes_by_table": disk(store), "samples": samples}
+        "load_average": os.getloadavg()[0], "disk_bytes_by_table": sizes, "peak_rss_mib": peaks, "samples": samples}
 
 
 def fill(bootstrap: str, decisions: int, clicks: int, now: int) -> int:
@@ -152,8 +162,8 @@ def decision_template(rng: random.Random) -> dict[str, Any]:
                   for n, i in enumerate(ids[:20], 1)]}
 
 
-def ingest(folder: Path, bootstrap: str, url: str, store: Analytics, sent: int) -> float:
-    """Seconds from the service's start until everything is committed."""
+def ingest(folder: Path, bootstrap: str, url: str, store: Analytics, sent: int, peaks: list[float]) -> float:
+    """Seconds from the service's start until everything is committed; its peak memory in MiB goes to `peaks`."""
     own = {"HOME": folder, "KAFKA_BOOTSTRAP": bootstrap, "CLICKHOUSE_URL": url, "ANALYTICS_PORT": free_ports(1)[0]}
     environment = os.environ | {f"MINIMART_{name}": str(value) for name, value in own.items()}
     begun = time.perf_counter()
@@ -168,8 +178,17 @@ def ingest(folder: Path, bootstrap: str, url: str, store: Analytics, sent: int) 
             with contextlib.suppress(NotFound):  # the consumer makes the tables
                 taken = store.query("SELECT sum(next_offset - first_offset) AS n FROM offsets FINAL")[0]["n"]
         took = time.perf_counter() - begun
+        peaks.append(peak_mib(process.pid))
         process.terminate()
     return took
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory that a process had (on Linux; elsewhere what it has now)."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return float(psutil.Process(pid).memory_info().rss / 2**20)
+    return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def read_all(bootstrap: str, sent: int) -> None:
@@ -191,6 +210,35 @@ def insert_floor(store: Analytics) -> list[float]:
             store.insert("floor", rows)
 
     return [round(20 * len(rows) / timed(insert_all)) for _ in range(ROUNDS)]
+
+
+def compute_fullest_hour(store: Analytics) -> list[float]:
+    """Milliseconds to compute the statistics of the hour with most decisions, five times."""
+    (hour,) = store.query("SELECT toUnixTimestamp(hour) AS hour FROM decisions GROUP BY hour "
+                          "ORDER BY count() DESC LIMIT 1")
+    return [round(1000 * timed(lambda: store.execute(HOUR, hour)), 1) for _ in range(5)]
+
+
+def grow(store: Analytics, now: int) -> None:
+    """Rows made by the store itself."""
+    at = f"{now} - rand() % 10800000"
+    for table, columns, values, rows in (
+        ("decisions", "request_id, event_ms, user_id, surface, device, arm, ranker_version, total_ms, items",
+         f"concat('g', toString(number)), {at}, concat('u', toString(number % 5000)), 'home', 'phone', "
+         "['champion', 'canary', 'control'][number % 3 + 1], '3', 20 + rand() % 50, "
+         "arrayMap(i -> concat('i', toString(i)), range(20))", 300_000),
+        ("impressions", "event_id, event_ms, user_id, request_id, item_ids",
+         f"concat('gs', toString(number)), {at}, concat('u', toString(number % 5000)), concat('g', toString(number)), "
+         "arrayMap(i -> concat('i', toString(i)), range(20))", 300_000),
+        ("clicks", "event_id, event_ms, user_id, request_id, item_id",
+         f"concat('gc', toString(number)), {at}, concat('u', toString(number % 5000)), "
+         "if(number % 2 = 0, concat('g', toString(intDiv(number, 2))), ''), concat('i', toString(number % 20))",
+         600_000),
+        ("orders", "event_id, line, event_ms, user_id, item_id, price_cents, quantity",
+         f"concat('go', toString(number)), 1, {at}, concat('u', toString(number % 5000)), "
+         "concat('i', toString(number % 20)), 100, 1", 20_000),
+    ):
+        store.execute(f"INSERT INTO {table} ({columns}) SELECT {values} FROM numbers({rows})")  # noqa: S608
 
 
 def disk(store: Analytics) -> dict[str, int]:
