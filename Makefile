@@ -40,7 +40,7 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -103,6 +103,9 @@ load: $(PLATFORM) ## open-loop load on the recommender: RATE=50 SECONDS=30
 
 evaluate: $(TRAINING) ## ranking quality on held-out days, after make demo: funnel against each stage alone; OUT=file.json
 	@$(TRAINING) -m pipelines.evaluate $(if $(OUT),--out $(OUT))
+
+check-drift: $(TRAINING) ## is it drift? the newest live traffic against a baseline: WINDOW=1h BASELINE=last_healthy|training|same_hour_last_week
+	@$(TRAINING) -m pipelines.check_drift --record always $(if $(WINDOW),--window $(WINDOW)) $(if $(BASELINE),--baseline $(BASELINE))
 
 bench: $(TRAINING) ## measure again what the README says, on the running platform, with raw samples; then make evidence
 	@cp "$${MINIMART_HOME:-.minimart}/bench/demo.json" bench/results/demo.json
