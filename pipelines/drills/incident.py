@@ -197,7 +197,8 @@ def _repair(stage: Scene, case: Case, begun: int) -> None:
 
 
 def _well_again(stage: Scene, watch: Watch, case: Case) -> bool:
-    """Whether triage has nothing to say any more; a deploy that was rolled back stays news for a window."""
+    """Whether triage has nothing to say of a window that began after the repair."""
+    _stay(stage, WINDOW_S + LAG_S)
     deadline = time.monotonic() + WELL_S
     left: list[Finding] = []
     while time.monotonic() < deadline:
