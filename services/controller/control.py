@@ -55,7 +55,8 @@ class Controller:
         self._state = State()
         self._figures: Mapping[str, Any] = {}
         self._drift: dict[str, Any] = {}
-        self._checked = self._looked = self._marked = 0.0
+        self._looked = self._marked = 0.0
+        self._checked = time.monotonic()
         self._called = ""
         self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="evidence")
         self._looking: tuple[int, Future[Judged]] | None = None
