@@ -23,7 +23,7 @@ SERVING = {
               "fftpack", "cluster", "datasets", "differentiate", "odr", "misc", "constants",
               "linalg", "sparse/linalg", "sparse/csgraph"),
     "scipy.libs": ("*",),
-    "numpy": ("f2py", "distutils", "[!_]*/tests", "tests"),
+    "numpy": ("[!_]*/tests", "tests"),
 }  # fmt: skip
 DEBUG_SYMBOLS = ("pyarrow/*.so*", "uvloop/*.so", "rapidjson*.so", "ml_dtypes/*.so")
 KEPT = ("numpy", "pandas", "scipy", "sklearn", "torch", "onnx", "evidently")  # import their own tests or headers
