@@ -243,7 +243,7 @@ def test_unanswered_requests_fail(truth: Truth, tmp_path: Path) -> None:
 
 def outcome(**more: Any) -> sabotage.Outcome:
     bad = next(b for b in sabotage.SIX if b.kind == "worse quality")
-    base = sabotage.Outcome(bad, False, "gate", "ndcg@10 is worse", 0, (), 0, 0.0)
+    base = sabotage.Outcome(bad, False, "gate", "the gate refused: quality (NDCG@10 0.2, champion 0.3)", 0, (), 0, 0.0)
     return replace(base, **more)
 
 
