@@ -90,6 +90,9 @@ def repeat(then: PastRun, settings: Settings, scratch: Path, *, checkout: bool =
     if then.experiment not in REPEATABLE or stage not in STAGES:
         what = f"run {then.run_id} is of {then.experiment!r}, stage {stage!r}"
         raise Misconfigured(f"{what}; training runs of {', '.join(REPEATABLE)} can be repeated")
+    if "+" in then.tags.get("data_version", ""):
+        raise Misconfigured(f"run {then.run_id} is of an automatic retraining: it went on from the champion and the "
+                            "traffic of its moment; repeat the run of a stage")  # fmt: skip
     now = _tags_now(then, open_context(settings))
     home = _scratch_home(settings, scratch / "home")
     code, whose = (ROOT, "this checkout") if checkout else _code_of(then, scratch / "code")
@@ -117,13 +120,11 @@ def compare(then: PastRun, now: PastRun, tags_now: Mapping[str, str]) -> Compare
 def _tags_now(then: PastRun, context: Context) -> dict[str, str]:
     """The same tags as of today, by today's code and files."""
     stage = context.stage(then.tags["stage"])  # type: ignore[arg-type]
-    reads: list[Path] = []
     if then.experiment == "train_two_tower":
         older = context.before(stage)
         reads = [] if older is None else [older.path("two_tower/weights.pt")]
     else:
-        names = ("past",) if stage.name == "backtest" else ("past", "backtest")
-        reads = [context.stage(name).path("dataset/rows.npz") for name in names]  # type: ignore[arg-type]
+        reads = [one.path("dataset/rows.npz") for one in context.rows_of(stage)]
     missing = [str(path) for path in reads if not path.exists()]
     if missing:
         raise Misconfigured(f"{', '.join(missing)}: the files that the run was trained from are gone; make demo")

@@ -105,7 +105,16 @@ def _stage(label: str, record: Mapping[str, Any], item_id: str) -> Stage | None:
 
 
 def _features(decision: Mapping[str, Any], item_id: str) -> tuple[tuple[str, str], ...]:
-    """The values that the ranker saw; empty where it did not rank the item, or by other features."""
+    """The values that the ranker saw; empty where it did not rank the item, or by other features.
+
+    Where the recommender explained the decision: those that moved the score most, and which way.
+    """
+    explained = next((i for i in (decision.get("why") or {}).get("items", ()) if i["item_id"] == item_id), None)
+    if explained and explained["features"]:
+        return tuple(
+            (f["words"], f"{f['value_words']}, {'lifted' if f['contribution'] > 0 else 'lowered'} it")
+            for f in explained["features"]
+        )
     record = decision.get("rank") or {}
     ids = list(record.get("item_ids") or ())
     if item_id not in ids or record.get("feature_names_sha") != FEATURES_SHA:

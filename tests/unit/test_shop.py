@@ -262,6 +262,15 @@ def test_why_tolerates_decisions_without_stages(junk: object) -> None:
     assert not why({}, "i1").known
 
 
+def test_why_tells_what_lifted_and_lowered_where_the_recommender_explained_it() -> None:
+    features = [{"words": "closeness to your taste", "value_words": "0.43", "contribution": 0.2},
+                {"words": "its price", "value_words": "€12.00", "contribution": -0.1}]  # fmt: skip
+    decision = {"candidates": {"item_ids": ["i1"]}, "why": {"items": [{"item_id": "i1", "features": features}]}}
+    assert why(decision, "i1").features == (
+        ("closeness to your taste", "0.43, lifted it"), ("its price", "€12.00, lowered it")
+    )  # fmt: skip
+
+
 def test_suggested_shoppers_differ_in_taste() -> None:
     rows = [(f"u{u}", f"i{u}-{k}", f"c{u % 5}", k) for u in range(30) for k in range(5 + u)]
     table = pa.table(dict(zip(("user_id", "item_id", "category", "event_time"), zip(*rows, strict=True), strict=True)))
