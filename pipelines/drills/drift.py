@@ -28,6 +28,7 @@ from settings import ROOT, Settings
 SHARES: Final[Mapping[str, float]] = {"taste_shift": 0.8, "traffic_mix": 0.6, "seasonal": 0.8, "price_level": 0.9}
 DETECT_S: Final = 180.0
 ATTEMPTS: Final = 3
+WHILE_TRAINING: Final = 0.4  # of the usual traffic
 CALM_S: Final = 45.0
 ARRIVES_MS: Final = 3000  # within so long a promotion has reached every answer
 CONCEPT: Final = ("taste_shift", "seasonal")  # what was liked is liked no more: feeds must get better
@@ -77,15 +78,20 @@ def run(stage: Scene, shares: Mapping[str, float], kill_in: str) -> dict[str, in
 
 def _to_the_end(stage: Scene, moments: dict[str, int], kill_in: str) -> None:
     deadline = time.monotonic() + stage.pace.most_s
-    told_at = time.monotonic()
+    told_at, quiet = time.monotonic(), False
     while "ended" not in moments and time.monotonic() < deadline:
-        for transition in stage.follow():
-            state = transition["to"]
-            if transition["from"] == state:
+        stage.follow()
+        for transition in stage.follower.seen:
+            state, at_ms = transition["to"], int(transition["at_ms"])
+            if transition["from"] == state or at_ms < moments["injected"]:
                 continue
-            moments.setdefault(state, int(transition["at_ms"]))
+            moments.setdefault(state, at_ms)
             if state in ("promoted", "rolled_back"):
-                moments["ended"] = int(transition["at_ms"])
+                moments["ended"] = at_ms
+        trains = (stage.neighbours.rollout() or {}).get("state") == "retraining"
+        if trains != quiet:
+            quiet = trains
+            stage.busy(WHILE_TRAINING if quiet else 1.0)
         if stage.breaker is not None and kill_in in moments:
             stage.breaker.kill(stage.report)
         if time.monotonic() - told_at > 15:

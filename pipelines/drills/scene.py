@@ -95,6 +95,11 @@ class Scene:
         self.scenarios.append((at, self.shoppers.scenario))
         return at
 
+    def busy(self, share: float) -> None:
+        """Let the traffic be this share of the pace's: training and traffic share the cores of one machine."""
+        self.shoppers.rate = share * self.pace.asks
+        self.neighbours.set_rate(share * self.pace.feeds, share * self.pace.searches)
+
     def follow(self) -> list[dict[str, Any]]:
         """Wait a moment, tell what the controller did meanwhile and keep the breaker going; the new transitions."""
         time.sleep(POLL_S)
@@ -231,7 +236,7 @@ def scene(
         stage.follower = Follower.from_now(neighbours.rollout() or {"history": []})
         stack.callback(_clear, stage)
         neighbours.set_scenario({})
-        neighbours.set_rate(pace.feeds, pace.searches)
+        stage.busy(1.0)
         shoppers.start()
         yield stage
 
