@@ -215,7 +215,10 @@ def main() -> None:
         server = Server((asked.host, asked.port), Handler)
     except OSError as error:
         sys.exit(f"clickhouse: cannot listen on {asked.host}:{asked.port} ({error.strerror})")
-    Handler.engine = Engine(asked.folder, memory_mb=asked.memory_mb, threads=asked.threads)
+    try:
+        Handler.engine = Engine(asked.folder, memory_mb=asked.memory_mb, threads=asked.threads)
+    except (RuntimeError, OSError) as error:
+        sys.exit(f"clickhouse: cannot open {asked.folder} (does another one use it, is the disk full?): {error}")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown, daemon=True).start())
     print(f"clickhouse: answers on {asked.host}:{asked.port}", flush=True)
