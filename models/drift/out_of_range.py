@@ -1,4 +1,7 @@
-"""Values outside of what the reference ever had, with a margin of a tenth of its range: broken units show here."""
+"""Values outside of what the reference ever had, with a margin of a tenth of its range: broken units show here.
+
+A reference of few different values has no range: what is new there moves its shares, and other methods see that.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ class OutOfRange(Comparison):
     numbers_only: ClassVar[bool] = True
 
     def distance(self, reference: Column, current: Column) -> Measurement:
-        margin = _MARGIN * (reference.high - reference.low) or 1e-6 * max(1.0, abs(reference.high))
+        if reference.values:  # flags and small counts have values, not a range
+            return Measurement(0.0, 1.0)
+        margin = _MARGIN * (reference.high - reference.low)
         low, high = np.array([reference.low - margin]), np.array([reference.high + margin])
         value = float(current.cdf(low, below=True)[0] + 1 - current.cdf(high)[0])
         p_value = share_tail(value, current.present, 0.0, reference.present)

@@ -1,6 +1,6 @@
 """From the findings of some windows in a row to one verdict, with its reasons in words.
 
-Breakage (nulls, new values, ranges, volume) counts at once. Drift counts when the newest windows agree; until then it
+Breakage (nulls, ranges, silence) counts at once. Drift counts when the newest windows agree; until then it
 is a warning, so that one odd window retrains nothing.
 """
 

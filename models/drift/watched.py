@@ -85,7 +85,7 @@ UNKNOWN_OF_NEWCOMERS: Final = frozenset(
 )  # fmt: skip
 """Columns that a newcomer leaves empty: their nulls tell who asks, not what broke."""
 
-AT_ONCE: Final = frozenset({"null_share", "new_categories", "out_of_range", "volume", "silence"})
+AT_ONCE: Final = frozenset({"null_share", "out_of_range", "volume", "silence"})
 """Breakage, not drift: one window is enough. All other findings must persist."""
 
 BUDGET: Final = 0.01
