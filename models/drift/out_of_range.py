@@ -1,4 +1,4 @@
-"""Values outside of what the reference ever had, with a margin of a tenth of its range: broken units show here.
+"""Values outside of what the reference ever had, with a margin: broken units show here.
 
 A reference of few different values has no range: what is new there moves its shares, and other methods see that.
 """
@@ -13,7 +13,8 @@ from models.drift.base import Comparison, Measurement, Thresholds
 from models.drift.columns import Column
 from models.drift.significance import share_tail
 
-_MARGIN: Final = 0.1
+_MARGIN: Final = 0.1  # of the range
+_WIDE, _TIMES = 20.0, 3.0  # positive values over so many times their least (prices): a factor is the margin
 
 
 class OutOfRange(Comparison):
@@ -24,8 +25,15 @@ class OutOfRange(Comparison):
     def distance(self, reference: Column, current: Column) -> Measurement:
         if reference.values:  # flags and small counts have values, not a range
             return Measurement(0.0, 1.0)
-        margin = _MARGIN * (reference.high - reference.low)
-        low, high = np.array([reference.low - margin]), np.array([reference.high + margin])
+        bottom, top = _limits(reference.low, reference.high)
+        low, high = np.array([bottom]), np.array([top])
         value = float(current.cdf(low, below=True)[0] + 1 - current.cdf(high)[0])
         p_value = share_tail(value, current.present, 0.0, reference.present)
         return Measurement(max(0.0, value), p_value, f"[{reference.low:.4g}, {reference.high:.4g}]")
+
+
+def _limits(low: float, high: float) -> tuple[float, float]:
+    if low > 0 and high / low > _WIDE:
+        return low / _TIMES, high * _TIMES
+    margin = _MARGIN * (high - low)
+    return low - margin, high + margin
