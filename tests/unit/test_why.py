@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import lightgbm
 import numpy as np
 import orjson
@@ -17,17 +18,21 @@ from structlog.testing import capture_logs
 
 from adapters.bundle_archive import find, keep
 from adapters.bundles import Bundle, write_bundle
+from adapters.decision_log import DecisionLog
 from adapters.errors import Corrupt, NotFound
+from adapters.kafka import MemoryPublisher
 from adapters.model_server import InProcess
+from adapters.web import create_app
 from adapters.why import Explainer
 from models import onnx_export
 from models.contributions import Explained
 from models.ranking_features import FEATURES
+from services.recommender.api import add_routes
 from services.recommender.lineup import load_lineup
 from services.recommender.record import to_record
 from services.recommender.terms import Shopper
 from tests.unit.recommender_bundles import publish
-from tests.unit.recommender_world import BUDGETS, FakeShoppers, ask, catalogue_of, recommender_of, shelf_of
+from tests.unit.recommender_world import BUDGETS, NOW, FakeShoppers, ask, catalogue_of, recommender_of, shelf_of
 
 PLENTY = dict.fromkeys(BUDGETS, 10_000.0)
 
@@ -185,6 +190,24 @@ async def test_the_words_tell_the_way_and_what_lifted_it(tmp_path: Path, booster
     during = Explainer(tmp_path / "published").explain(record | {"arm": "canary", "rollout": "r7"})
     assert "challenger" in during["answered_by"]
     json.dumps(why)
+
+
+async def test_the_recommender_answers_with_the_record_and_why(tmp_path: Path, booster: Any) -> None:
+    bundles, models = a_set(tmp_path, booster), InProcess()
+    shelf = shelf_of(load_lineup(bundles, models), catalogue_of(60, new=6))
+    log = DecisionLog(MemoryPublisher(), tmp_path / "lake")
+    app = create_app("recommender", title="test", ready=dict)
+    recommender = recommender_of(shelf, models=models, shoppers=KnownShopper(), budgets_ms=PLENTY)
+    explain = Explainer(tmp_path / "published").explain
+    add_routes(app, recommender, log, clock=lambda: NOW, most_in_flight=4, explain=explain)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = (await client.post("/v1/recommendations", json={"user_id": "u1"})).json()
+        found = (await client.get(f"/v1/decisions/{answer['request_id']}")).json()
+    assert found["request_id"] == answer["request_id"]
+    assert found["why"]["outcome"] == "same", found["why"]["checks"]
+    assert [i["item_id"] for i in found["why"]["items"]] == [i["item_id"] for i in answer["items"]]
+    log.close()
+    await models.close()
 
 
 def test_a_record_of_another_shape_is_no_crash(tmp_path: Path) -> None:
