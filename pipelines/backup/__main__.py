@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -32,8 +33,10 @@ class Store(Protocol):
 
     def url(self) -> str: ...
     def save(self, target: Path) -> tuple[dict[str, str], dict[str, int]]: ...
+    def stopped(self) -> AbstractContextManager[None]: ...
     def put_back(self, source: Path) -> str: ...
     def destroy(self) -> None: ...
+    def remains(self) -> int: ...
     def artifacts(self) -> dict[str, str]: ...
 
 
@@ -70,7 +73,8 @@ def save(store: Store, parent: Path) -> Path:
 def restore(store: Store, source: Path) -> str:
     """Put a backup back, after its digests were checked; gives a sentence about what was there before."""
     files.check(source, store.stack)
-    return store.put_back(source)
+    with store.stopped():
+        return store.put_back(source)
 
 
 def drill(store: Store, parent: Path, say: Callable[[str], None] = print) -> list[str]:
@@ -81,15 +85,14 @@ def drill(store: Store, parent: Path, say: Callable[[str], None] = print) -> lis
     source = save(store, parent)
     files.check(source, store.stack)
     say(f"saved and checked: {source} ({time.monotonic() - began:.1f} s)")
-    store.destroy()
-    left = store.artifacts()
-    lost = list(files.difference(before, inventory.take(store.url())))
-    say(f"destroyed: {len(lost)} things that MLflow had are gone, {len(left)} artifacts are left")
-    if not lost or left:
-        return ["the store was not destroyed, so this proves nothing"]
     begun = time.monotonic()
-    restore(store, source)
-    say(f"restored in {time.monotonic() - begun:.1f} s")
+    with store.stopped():
+        store.destroy()
+        if left := store.remains():
+            return [f"{left} tables or artifacts were not destroyed, so this proves nothing"]
+        say("destroyed: no table and no artifact is left")
+        store.put_back(source)
+    say(f"restored; MLflow was away for {time.monotonic() - begun:.1f} s")
     wrong = [*files.difference(before, inventory.take(store.url())), *files.difference(stored, store.artifacts())]
     say("every run, version, alias and artifact is as before" if not wrong else f"{len(wrong)} differences")
     return wrong

@@ -82,25 +82,27 @@ class ComposeStore:
         return files.tar_digests(target / files.ARTIFACTS), counts
 
     def put_back(self, source: Path) -> str:
-        """Restore beside the old database, then swap the names. Artifacts that are not in the backup stay."""
+        """Restore beside the old database, then swap the names; MLflow is stopped. Other artifacts stay."""
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
         fresh, aside = f"mlflow_restoring_{stamp}", f"mlflow_before_{stamp}"
-        with self.stopped():
-            _sql(f'CREATE DATABASE "{fresh}"')
-            with (source / DATABASE).open("rb") as dump:
-                _run("exec", "-T", "postgres", "pg_restore", "-U", NAME, "--exit-on-error", "-d", fresh, given=dump)
-            with (source / files.ARTIFACTS).open("rb") as tar:
-                _bucket("put", given=tar)
-            _sql(f'ALTER DATABASE "{NAME}" RENAME TO "{aside}"')
-            _sql(f'ALTER DATABASE "{fresh}" RENAME TO "{NAME}"')
+        _sql(f'CREATE DATABASE "{fresh}"')
+        with (source / DATABASE).open("rb") as dump:
+            _run("exec", "-T", "postgres", "pg_restore", "-U", NAME, "--exit-on-error", "-d", fresh, given=dump)
+        with (source / files.ARTIFACTS).open("rb") as tar:
+            _bucket("put", given=tar)
+        _sql(f'ALTER DATABASE "{NAME}" RENAME TO "{aside}"')
+        _sql(f'ALTER DATABASE "{fresh}" RENAME TO "{NAME}"')
         return f"what was there before is in the database {aside}"
 
     def destroy(self) -> None:
-        """Drop every table and object while MLflow is stopped; its own job then makes the tables anew, empty."""
-        with self.stopped():
-            _sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public", database=NAME)
-            _bucket("drop")
-            _run("run", "--rm", "--no-deps", "-T", "mlflow-database")
+        """Drop every table and object of a stopped MLflow; a drill does this."""
+        _sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public", database=NAME)
+        _bucket("drop")
+
+    def remains(self) -> int:
+        """How many tables and objects there are."""
+        tables = _sql("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'", database=NAME)
+        return int(tables) + len(self.artifacts())
 
     def artifacts(self) -> dict[str, str]:
         """Digest of every object as it lies in the bucket now."""

@@ -52,7 +52,7 @@ class NativeStore:
         return files.pack(self.folder / STORE, target / files.ARTIFACTS), counts
 
     def put_back(self, source: Path) -> str:
-        """Replace the store by a checked backup; what was there is kept beside it. MLflow is stopped meanwhile."""
+        """Replace the store of a stopped MLflow by a checked backup; what was there is kept beside it."""
         fresh = self.folder.with_name(f".mlflow-restoring-{_stamp()}")
         fresh.mkdir(parents=True)
         shutil.copyfile(source / DATABASE, fresh / DATABASE)
@@ -60,17 +60,18 @@ class NativeStore:
             _checked(copy, fresh / DATABASE)
         files.unpack(source / files.ARTIFACTS, fresh / STORE)
         aside = self.folder.with_name(f"mlflow-before-{_stamp()}")
-        with self.stopped():
-            if self.folder.exists():
-                self.folder.rename(aside)
-            fresh.rename(self.folder)
+        if self.folder.exists():
+            self.folder.rename(aside)
+        fresh.rename(self.folder)
         return f"what was there before is in {aside}" if aside.exists() else "there was nothing before"
 
     def destroy(self) -> None:
-        """Drop database and artifacts while MLflow is stopped; a drill does this."""
-        with self.stopped():
-            shutil.rmtree(self.folder)
-            self.folder.mkdir()
+        """Drop database and artifacts of a stopped MLflow; a drill does this."""
+        shutil.rmtree(self.folder)
+
+    def remains(self) -> int:
+        """How many files there are, the database's among them."""
+        return sum(path.is_file() for path in self.folder.rglob("*")) if self.folder.exists() else 0
 
     def artifacts(self) -> dict[str, str]:
         """Digest of every artifact as it lies there now."""

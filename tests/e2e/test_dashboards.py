@@ -58,7 +58,7 @@ def asked(platform: Platform) -> Iterator[Asked]:
 
 def test_every_panel_shows_data_after_some_feeds(asked: Asked) -> None:
     def empty() -> list[str]:
-        return [f"{uid}: {panel.title}" for uid, panel in PANELS if not panel.quiet and not any(asked.numbers(panel))]
+        return [f"{uid}: {panel.title}" for uid, panel in PANELS if not panel.quiet and not all(asked.numbers(panel))]
 
     deadline = time.monotonic() + 120
     while (found := empty()) and time.monotonic() < deadline:
