@@ -20,6 +20,7 @@ FLOW: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 )
 ARMS: Final = ("champion", "control", "canary")
 FEATURES: Final = 18
+PSI_LOOK: Final = 0.1
 ORDER: Final = ("retrieve", "features", "prerank", "rank", "rerank", "total")
 
 
@@ -136,15 +137,15 @@ def degraded(rates: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def heat(reports: list[dict[str, Any]]) -> Panel:
-    """Feature x window: how far each feature moved, and each window's verdict."""
+    """Feature x window: how far each feature moved by the report's own judgement, and each window's verdict."""
     if not reports:
-        return {"away": "No drift report yet: the controller checks regularly, or `Check now` asks it to.", "rows": []}
+        return {"away": "No drift report yet: the controller checks regularly, or `Check for drift` asks it to."}
     table = [{f["name"]: f for f in report["features"]} for report in reports]
     worst = {
-        name: max((float(by[name].get("psi") or 0) for by in table if name in by), default=0.0)
+        name: max((_moved(by[name]) for by in table if name in by), default=(0, 0.0))
         for name in {name for by in table for name in by}
     }
-    shown = sorted(worst, key=lambda name: (-worst[name], name))[:FEATURES]
+    shown = sorted(worst, key=lambda name: (-worst[name][0], -worst[name][1], name))[:FEATURES]
     newest = reports[-1]
     return {
         "away": "",
@@ -154,21 +155,24 @@ def heat(reports: list[dict[str, Any]]) -> Panel:
         "left_out": len(worst) - len(shown),
         "verdict": newest["verdict"], "level": words.level(newest["verdict"]),
         "kinds": [(kind, str(v), words.level(str(v))) for kind, v in (newest.get("kinds") or {}).items()],
-        "reasons": list(newest.get("reasons") or ())[:5],
+        "reasons": [str(reason) for reason in newest.get("reasons") or ()][:5],
         "window": newest.get("window_text") or "", "baseline": str(newest.get("baseline") or ""),
     }  # fmt: skip
 
 
+def _moved(feature: Mapping[str, Any]) -> tuple[int, float]:
+    """0 calm, 1 moved but within what is usual, 2 look, 3 act; and the PSI."""
+    psi = float(feature.get("psi") or 0.0)
+    return {"drift": 3, "warn": 2}.get(str(feature.get("level")), int(psi >= PSI_LOOK)), psi
+
+
 def _cell(feature: Mapping[str, Any] | None) -> Panel:
-    """`heat` 0 to 3 by PSI (warn from 0.1, alert from 0.25), or the report's own level where that is worse."""
-    if feature is None or feature.get("psi") is None:
+    if feature is None or feature.get("level") == "insufficient_data":
         return {"heat": "none", "text": "not measured"}
-    psi = float(feature["psi"])
-    steps = sum(psi >= bound for bound in (0.05, 0.1, 0.25))
-    if feature.get("level") == "drift":
-        steps = 3
-    detail = f"; {feature['detail']}" if feature.get("detail") else ""
-    return {"heat": str(steps), "text": f"PSI {psi:.2f}{detail}"}
+    psi = feature.get("psi")
+    said = [] if psi is None else [f"PSI {float(psi):.2f}"]
+    said += [str(feature["detail"])] if feature.get("detail") else []
+    return {"heat": str(_moved(feature)[0]), "text": "; ".join([str(feature.get("level", "")), *said])}
 
 
 def alerts_of(answer: Answer) -> list[Panel]:

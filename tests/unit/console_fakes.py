@@ -157,9 +157,10 @@ def drift_reports(folder: Path, windows: int = 8) -> None:
     for w in range(windows):
         late = max(0, w - windows // 2)
         features = [
-            {"name": name, "psi": None if name == "weekday" else 0.01 * i + (0.14 * late / (i + 1)), "level": "healthy",
-             "detail": ""}
-            for i, name in enumerate(names)
+            {"name": name, "psi": psi, "detail": "",
+             "level": "insufficient_data" if name == "weekday" else "drift" if psi > 0.25 else "warn" if psi > 0.1
+             else "healthy"}
+            for i, name in enumerate(names) for psi in [0.01 * i + (0.14 * late / (i + 1))]
         ]  # fmt: skip
         verdict = "drift" if late > 2 else "warn" if late else "healthy"
         report = {
