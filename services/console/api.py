@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from adapters import problems
 from adapters.errors import MinimartError, NotFound
+from adapters.incidents import ID_PATTERN
 from adapters.pages import EventStream, message
 from adapters.web import draining
 from feature_repo.events import is_id
@@ -30,6 +31,7 @@ BEAT: Final = 7
 LINE: Final = r"^[^\x00-\x1f\x7f]+$"
 ActionName = Annotated[str, Path(pattern=r"^[a-z_-]{1,40}$", description="an action")]
 PanelName = Annotated[str, Path(pattern=r"^[a-z]{1,20}$", description="a panel")]
+IncidentId = Annotated[str, Path(pattern=ID_PATTERN, max_length=100, description="id of an incident")]
 Text = Annotated[str, Form(min_length=1, max_length=300, pattern=LINE)]
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -111,6 +113,14 @@ async def decisions(
         request, "_decision.html", "decisions.html", title="Decisions", id=id, record=record, trouble=trouble,
         why=(record or {}).get("why"), newest=newest,
     )  # fmt: skip
+
+
+@router.get("/incidents/{incident_id}", summary="An incident's report")
+async def incident(request: Request, console: Consoles, incident_id: IncidentId) -> Response:
+    answer = await console.neighbours.get("monitor", f"/v1/incidents/{incident_id}/report")
+    if answer.status == 404:
+        raise NotFound(answer.away, field="incident_id")
+    return draw(request, "_incident.html", "page.html", title=incident_id, report=answer.value, trouble=answer.away)
 
 
 @router.get("/stream", response_class=EventStream, summary="Server-sent events: each panel, whenever it changes")

@@ -108,6 +108,10 @@ class FakePlatform:
                 one = {"id": "20261122T130000-drift-00000000", "kind": "drift", "title": "Drift seen",
                        "severity": "warn", "state": "open", "opened_at_ms": NOW - 90_000, "summary": "tastes moved"}
                 return httpx.Response(200, json={"total": 1, "incidents": [one]})
+            case "monitor", _ if path.endswith("-00000000/report"):
+                return httpx.Response(200, text="# Drift seen\n\n13:00:00 tastes moved")
+            case "monitor", _ if path.startswith("/v1/incidents/"):
+                return httpx.Response(404, json={"detail": "no such incident"})
             case "prometheus", "/api/v1/query":
                 return httpx.Response(200, json={"data": {"result": self._series(request.url.params["query"])}})
             case "recommender", "/metrics":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,18 @@ async def test_a_decision_is_looked_up_with_its_why(tmp_path: Path) -> None:
         assert "20 products for u7" in (await visitor.get("/decisions?id=d-2")).text
         assert "no decision of that id" in (await visitor.get("/decisions?id=nowhere")).text
         assert (await visitor.get("/decisions?id=../../metrics")).status_code == 404
+
+
+async def test_an_incidents_report_is_read_where_it_is(tmp_path: Path) -> None:
+    platform = FakePlatform()
+    async with browser(console(tmp_path, platform)) as visitor:
+        link = re.search(r'href="(/incidents/[^"]+)"', (await visitor.get("/")).text)
+        assert link
+        assert "13:00:00 tastes moved" in (await visitor.get(link[1])).text
+        other = link[1].replace("00000000", "ffffffff")
+        assert (await visitor.get(other)).status_code == 404
+        platform.away = {"monitor"}
+        assert "The monitor does not answer" in (await visitor.get(other)).text
 
 
 def test_quantiles_are_prometheus_own() -> None:
