@@ -96,6 +96,8 @@ def repeat(then: PastRun, settings: Settings, scratch: Path, *, checkout: bool =
     now = _tags_now(then, open_context(settings))
     home = _scratch_home(settings, scratch / "home")
     code, whose = (ROOT, "this checkout") if checkout else _code_of(then, scratch / "code")
+    if code != ROOT:
+        now["code_sha256"] = then.tags.get("code_sha256", "not recorded")  # by its commit, the very same
     _train(then, code, home)
     again = PastRuns("", home)
     newest = again.newest([then.experiment])
