@@ -1,4 +1,7 @@
-"""What MLflow says it has, through its own API: runs, versions, aliases. Two inventories are compared key by key."""
+"""What MLflow says it has, through its own API: runs, versions, aliases. Two inventories are compared key by key.
+
+A run that is still being written is left out: it changes by itself.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def _experiments(client: httpx.Client) -> dict[str, Any]:
     for one in experiments:
         found[f"experiment {one['name']}"] = {"id": one["experiment_id"], "stage": one["lifecycle_stage"]}
         asked = {"experiment_ids": [one["experiment_id"]], "run_view_type": "ALL"}
-        for run in _all(client, "runs/search", "runs", asked):
+        for run in (one for one in _all(client, "runs/search", "runs", asked) if one["info"]["status"] != "RUNNING"):
             found[f"run {run['info']['run_id']}"] = {
                 "status": run["info"]["status"],
                 "artifacts": run["info"].get("artifact_uri", ""),

@@ -103,12 +103,10 @@ def tar_digests(path: Path) -> dict[str, str]:
 
 
 def difference(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
-    """Each key that is only in one of the two, or not the same, in words."""
-    for key in sorted(before.keys() | after.keys()):
+    """Each key that was lost or is not the same, in words; what is only in `after` was written meanwhile."""
+    for key in sorted(before):
         if key not in after:
             yield f"{key}: lost"
-        elif key not in before:
-            yield f"{key}: was not there before"
         elif before[key] != after[key]:
             yield f"{key}: {str(before[key])[:120]} became {str(after[key])[:120]}"
 

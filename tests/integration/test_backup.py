@@ -159,10 +159,13 @@ def test_the_inventory_is_what_mlflows_server_says(mlflow_uri: str) -> None:
     client = MlflowClient(mlflow_uri)
     run = client.create_run(client.create_experiment("inventory"))
     client.log_param(run.info.run_id, "trees", 300)
+    client.set_terminated(run.info.run_id)
+    going_on = client.create_run(run.info.experiment_id)
     client.create_registered_model("inventory-model")
     client.create_model_version("inventory-model", f"{run.info.artifact_uri}/model", run.info.run_id)
     client.set_registered_model_alias("inventory-model", "champion", "1")
     found = inventory.take(mlflow_uri)
     assert found[f"run {run.info.run_id}"]["params"] == {"trees": "300"}
+    assert f"run {going_on.info.run_id}" not in found
     assert found["version inventory-model/1"]["run"] == run.info.run_id
     assert found["alias inventory-model@champion"] == "1"
