@@ -73,10 +73,12 @@ class Checked:
 def check(store: Store, settings: Settings, ask: Ask) -> Checked:
     """Read, compare, decide, and keep the healthy window up to date. Raises what the store raises."""
     until, window = ask.until_ms, ask.window_ms
+    healthy = baselines.Healthy(settings.home / "drift")
     versions = served(store, until - max(baselines.WIDEST, ask.persistence) * window, until)
+    if not versions.requests:
+        versions = healthy.versions() or versions
     spans = [(until - (i + 1) * window, until - i * window) for i in range(ask.persistence)]
     windows = [read(store, versions, *s, settle_ms=ask.settle_ms, sample=ask.sample) for s in spans]
-    healthy = baselines.Healthy(settings.home / "drift")
     reference, notes = _reference(store, settings, ask, versions, healthy)
     verdict = decide([])
     performance = None

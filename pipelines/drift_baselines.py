@@ -43,6 +43,14 @@ class Healthy:
         held = found.meta.get("ranker_version"), found.meta.get("two_tower_version")
         return found if held == (versions.ranker, versions.two_tower) else None
 
+    def versions(self) -> Versions | None:
+        """The versions that served when the platform was last healthy: whom to miss when nobody serves."""
+        try:
+            meta = json.loads(self._path.read_bytes())["meta"]
+            return Versions(meta["ranker_version"], meta["two_tower_version"], 0, 0)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def keep(self, traffic: Traffic) -> Baseline | None:
         """Make `traffic` the healthy window; None, and nothing changed, if it is too little to compare with."""
         if traffic.requests < LEAST_REQUESTS or int(traffic.clicked.sum()) < LEAST_CLICKS:

@@ -68,6 +68,8 @@ def read(
 ) -> Traffic:
     """The window [since, until). Clicks count that came up to `settle_ms` after its end; no traffic gives no rows.
 
+    Its seconds begin with the first answer that was ever seen: a platform that has just started was not silent before.
+
     Raises what the store raises.
     """
     span = {"since": since_ms, "until": until_ms}
@@ -87,7 +89,7 @@ def read(
     return Traffic(
         FEATURES, features[ranked], scores[ranked], position[ranked], hits[ranked], request[ranked],
         np.array([row["event_ms"] for row in rows], np.int64), np.ones(len(rows), bool),
-        (until_ms - since_ms) / 1000, int(counts["requests"]),
+        max(0, until_ms - max(since_ms, versions.first_ms)) / 1000, int(counts["requests"]),
         {
             "device": tuple(str(row["device"]) for row in rows),
             "country": tuple(str(countries[row["request_id"]]) for row in rows),

@@ -139,7 +139,9 @@ def test_no_traffic_is_insufficient_data(settings: Settings) -> None:
 def test_silence_after_health_is_breakage(settings: Settings) -> None:
     class Silent(FakeStore):
         def query(self, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-            inside = params is not None and params["until"] > NOW - 3 * MINUTE and sql != drift_traffic._VERSIONS
+            inside = params is not None and params["until"] > NOW - 3 * MINUTE
+            if inside and sql == drift_traffic._VERSIONS:
+                return [{"ranker": "", "two_tower": "", "first_ms": 0, "n": 0}]
             if inside and sql == drift_traffic._COUNTS:
                 return [{"requests": 0, "clicks": 0, "impressions": 0}]
             return [] if inside else super().query(sql, params)
@@ -147,6 +149,15 @@ def test_silence_after_health_is_breakage(settings: Settings) -> None:
     check(FakeStore(), settings, ask(NOW - 5 * MINUTE))
     found = check(Silent(), settings, ask()).document
     assert (found["verdict"], found["kinds"]["operations"], found["breakage"]) == ("drift", "drift", True)
+
+
+def test_a_platform_that_just_started_was_not_silent_before(settings: Settings) -> None:
+    check(FakeStore(), settings, ask(NOW - 5 * MINUTE))
+    hour = Ask(60 * MINUTE, "last_healthy", NOW, 20_000)
+    found = check(FakeStore(), settings, hour).document
+    assert found["kinds"]["operations"] == "healthy"
+    assert 600 < found["window"]["seen_s"] < 800
+    assert found["window_text"] == "1 h"
 
 
 def test_without_a_baseline_file_training_says_so(settings: Settings) -> None:
