@@ -31,7 +31,7 @@ FORECASTS: Final = ("constant", "cbpe", "cbpe, trued up")
 PLANTED: Final = ("none", "traffic_mix", "price_level", "seasonal", "taste_shift")
 KIND: Final = {"none": "no drift", "traffic_mix": "inputs move", "price_level": "inputs move",
                "seasonal": "inputs and meaning move", "taste_shift": "meaning moves"}  # fmt: skip
-WINDOWS: Final = 12
+WINDOWS: Final = 8
 
 
 def samples(begin: Start, world: str, windows: int) -> Iterator[dict[str, Any]]:

@@ -31,8 +31,8 @@ from models.drift.verdict import decide
 from models.drift.watched import PERSISTENCE, WATCHED
 
 OUT: Final = Path(__file__).resolve().parent / "results" / "detectors.json"
-HEALTHY_WINDOWS: Final = 60
-DRIFT_WINDOWS: Final = 6
+HEALTHY_WINDOWS: Final = 30
+DRIFT_WINDOWS: Final = 4
 RENEWED_EVERY: Final = 24
 SUITE, ONE_WINDOW, ALWAYS, NEVER = "suite", "suite (one window)", "always", "never"
 FAMILY: Final = (*COMPARISONS, *RATES, *SEQUENTIAL)

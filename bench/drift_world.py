@@ -38,12 +38,12 @@ QUIET: Final = Scenario()
 class Size:
     """How large a stream is: `requests` per window of `hours`, `burn_in` windows before the ranker is trained."""
 
-    shoppers: int = 900
-    items: int = 500
-    requests: int = 500
+    shoppers: int = 600
+    items: int = 300
+    requests: int = 450
     hours: int = 24
-    burn_in: int = 24
-    trees: int = 60
+    burn_in: int = 14
+    trees: int = 30
 
 
 @dataclass(slots=True, eq=False)

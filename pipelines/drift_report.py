@@ -29,11 +29,12 @@ def report(
 ) -> dict[str, Any]:
     """The report as JSON values; `features` holds one row per column with every measure."""
     since, until = traffic.meta["since_ms"], traffic.meta["until_ms"]
+    window = {"seconds": (until - since) / 1000, "seen_s": traffic.seconds, "since_ms": since, "until_ms": until}
     versions = {"ranker": traffic.meta["ranker_version"], "two_tower": traffic.meta["two_tower_version"]}
     return {
         "id": f"drift-{datetime.fromtimestamp(at_ms / 1000, UTC):%Y%m%dT%H%M%S}-{at_ms % 1000:03d}", "model": MODEL,
-        "at_ms": at_ms, "window": {"seconds": (until - since) / 1000, "seen_s": traffic.seconds, "since_ms": since, "until_ms": until},
-        "window_text": span((until - since) / 1000), "baseline": baseline["source"], "baseline_window": dict(baseline),
+        "at_ms": at_ms, "window": window,
+        "window_text": span(window["seconds"]), "baseline": baseline["source"], "baseline_window": dict(baseline),
         "verdict": verdict.level.word, "breakage": verdict.breakage,
         "kinds": {kind: level.word for kind, level in verdict.kinds.items()},
         "features": _features(verdict.findings), "slices": _slices(verdict.findings),
