@@ -89,8 +89,7 @@ class Consumer:
                     self._write(consumer, batch)
                     written = time.monotonic()
                     if hours.due():
-                        hours.compute()
-                        self._crash("after_rollup")
+                        self._compute(hours)
             self._write(consumer, batch)
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)
@@ -115,6 +114,15 @@ class Consumer:
             consumer.seek(tp, at.next)
             progress[tp.topic, tp.partition] = at
         return progress
+
+    def _compute(self, hours: rollup.Hours) -> None:
+        """An hour that cannot be computed (it takes too long, or too much memory) does not stop what comes in."""
+        try:
+            hours.compute()
+        except MinimartError as error:
+            NEIGHBOUR_ERRORS.labels(SOURCE, "clickhouse").inc()
+            _log.warning("hours_not_computed", error=error.detail[:500])
+        self._crash("after_rollup")
 
     def _write(self, consumer: Any, batch: Batch) -> None:
         if batch.size:

@@ -89,6 +89,13 @@ class Hours:
     def compute(self) -> int:
         """Compute the touched hours, newest first; returns how many. Raises as `Analytics` does."""
         begun = time.monotonic()
+        try:
+            return self._compute(begun)
+        finally:
+            now = time.monotonic()
+            self._next = now + max(EVERY_SECONDS, 9 * (now - begun))
+
+    def _compute(self, begun: float) -> int:
         retry = begun >= self._retry
         if retry:
             self._retry = begun + RETRY_SECONDS
@@ -98,6 +105,4 @@ class Hours:
             self._store.execute(HOUR, {"hour": hour})
             ROLLUP_SECONDS.observe(time.perf_counter() - started)
         DIRTY_HOURS.set(len(dirty[HOURS_AT_ONCE:]))
-        took = time.monotonic() - begun
-        self._next = time.monotonic() + max(EVERY_SECONDS, 9 * took)
         return min(len(dirty), HOURS_AT_ONCE)

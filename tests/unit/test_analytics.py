@@ -19,6 +19,7 @@ from adapters.kafka import MemoryPublisher, Record
 from feature_repo import events
 from feature_repo.events import EventRejected
 from services.analytics.batch import TABLES, Batch, Progress
+from services.analytics.rollup import DIRTY, HOUR, Hours
 from services.analytics.rows import READERS, rows_of
 from services.analytics.write import NOTED, Letters, write
 
@@ -185,6 +186,19 @@ def test_a_letter_lies_in_kafka_once(topic: str, noted: dict[str, int], publishe
     batch.add([record(topic, b"poison", offset=7)])
     write(store, letters(store, publisher), batch)
     assert len(publisher.of(events.dlq(topic))) == published
+
+
+def test_after_a_failure_the_hours_rest() -> None:
+    store = MemoryStore({DIRTY: [{"hour_s": 3_600}, {"hour_s": 0}]})
+    hours = Hours(store)
+    assert hours.due()
+    assert hours.compute() == 2
+    assert [params for sql, params in store.executed if sql == HOUR] == [{"hour": "3600"}, {"hour": "0"}]
+    hours = Hours(store)
+    store.away = True
+    with pytest.raises(Unavailable):
+        hours.compute()
+    assert not hours.due()
 
 
 def test_every_table_of_the_readers_is_in_the_schema_with_its_columns() -> None:
