@@ -114,7 +114,8 @@ async def test_a_refusal_of_the_controller_is_shown(tmp_path: Path) -> None:
 async def test_a_scenario_is_started_and_ended(tmp_path: Path) -> None:
     platform = FakePlatform()
     async with browser(console(tmp_path, platform)) as visitor:
-        await visitor.post("/act/scenario-taste_shift", data=WHO, headers=HTMX)
+        done = await visitor.post("/act/scenario-taste_shift", data=WHO, headers=HTMX)
+        assert "Done" in done.text
         assert platform.shares["taste_shift"] == words.SHARE
         assert "50 %" in (await visitor.get("/panels/scenario")).text
         await visitor.post("/act/scenario-normal", data=WHO, headers=HTMX)
