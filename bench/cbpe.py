@@ -111,26 +111,35 @@ def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
+def write(rows: Sequence[Mapping[str, Any]], size: Size, path: Path) -> None:
+    """Figures and raw samples (JSON), and the picture."""
+    seeds = sorted({row["seed"] for row in rows})
+    document = {
+        "title": "Click rate estimated without labels, against the planted truth", "command": "python -m bench.cbpe",
+        "size": asdict(size), "seeds": seeds, "seed": seeds[0],
+        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
+        "hardware": provenance.hardware(), "environment_sha256": provenance.environment_digest(),
+        "rows": figures(rows), "samples": rows,
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document) + "\n")
+    picture(rows, path.with_suffix(".png"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.cbpe", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--show", action="store_true", help="print the table of the file, measure nothing")
     given = parser.parse_args()
+    if given.show:
+        print(table(json.loads(given.out.read_text())["rows"]))
+        return 0
     size = Size()
     starts = [start(seed, size) for seed in given.seeds]
     rows = [row for begin in starts for world in PLANTED for row in samples(begin, world, WINDOWS)]
-    found = figures(rows)
-    document = {
-        "title": "Click rate estimated without labels, against the planted truth", "command": "python -m bench.cbpe",
-        "size": asdict(size), "seeds": given.seeds, "seed": given.seeds[0],
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
-        "hardware": provenance.hardware(), "environment_sha256": provenance.environment_digest(),
-        "rows": found, "samples": rows,
-    }  # fmt: skip
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(document, indent=1) + "\n")
-    picture(rows, given.out.with_suffix(".png"))
-    print(table(found))
+    write(rows, size, given.out)
+    print(table(figures(rows)))
     return 0
 
 

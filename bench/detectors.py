@@ -226,7 +226,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--quiet-windows", type=int, default=HEALTHY_WINDOWS)
+    parser.add_argument("--show", action="store_true", help="print the table of the file, measure nothing")
     given = parser.parse_args()
+    if given.show:
+        print(table(json.loads(given.out.read_text())["rows"]))
+        return 0
     size = Size()
     samples = measure(given.seeds, size, given.quiet_windows, DRIFT_WINDOWS)
     write(samples, size, given.out)
