@@ -8,6 +8,7 @@ be gone within a minute. The proof is read out of the answers of an open-loop cl
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,13 +45,13 @@ class Outcome:
     reason: str
     ended_ms: int
     served: tuple[Answer, ...]
-    meanwhile: int
-    """Answers from the first to the last one that carried the bad version."""
+    meanwhile: tuple[Answer, ...]
+    """All answers from the first to the last one that carried the bad version."""
     most_canary: float
 
     @property
     def share(self) -> float:
-        return len(self.served) / self.meanwhile if self.meanwhile else 0.0
+        return len(self.served) / len(self.meanwhile) if self.meanwhile else 0.0
 
     @property
     def exposed_s(self) -> float:
@@ -103,7 +104,7 @@ def send(stage: Scene, bad: Bad, champion: Bundle, version: str, *, bypass: bool
         stage.neighbours.challenger(folder, bypass=bypass, reason=f"drill: {bad.kind}")
     except BadInput as error:
         report.say(f"refused at the door: {error.detail}", "good")
-        return Outcome(bad, bypass, "the door", error.detail, now_ms(), (), 0, 0.0)
+        return Outcome(bad, bypass, "the door", error.detail, now_ms(), (), (), 0.0)
     end = _watch(stage, follower, stage.pace.most_s, MOST_EXPOSED_S if bad.harms else HARMLESS_S)
     stopped_at, reason, ended_ms = "not stopped", "", now_ms()
     if end is not None:
@@ -112,22 +113,26 @@ def send(stage: Scene, bad: Bad, champion: Bundle, version: str, *, bypass: bool
         _take_back(stage)
     _follow(stage, GONE_S)
     served, meanwhile = exposure(stage.shoppers.since(begun), _versions(follower), champion.version)
-    return Outcome(bad, bypass, stopped_at, reason, ended_ms, served, meanwhile, follower.most_canary())
+    return Outcome(bad, bypass, stopped_at, reason, ended_ms, served, tuple(meanwhile), follower.most_canary())
 
 
-def exposure(answers: Sequence[Answer], bad: set[str], champion: str) -> tuple[tuple[Answer, ...], int]:
-    """The answers that a bad ranker made, and how many there were from the first to the last of them."""
+def exposure(answers: Sequence[Answer], bad: set[str], champion: str) -> tuple[tuple[Answer, ...], list[Answer]]:
+    """The answers that a bad ranker made, and all that there were from the first to the last of them."""
     good = [a for a in answers if a.status == 200]
     served = [a for a in good if a.version("ranker") in bad - {champion}]
     if not served:
-        return (), 0
+        return (), []
     first, last = served[0].sent_ms, served[-1].sent_ms
-    return tuple(served), sum(first <= a.sent_ms <= last for a in good)
+    return tuple(served), [a for a in good if first <= a.sent_ms <= last]
 
 
-def allowed(requests: int, share: float = MOST_EXPOSED) -> float:
-    """The share of `requests` that may be seen where `share` of the shoppers are meant: three standard errors more."""
-    return share + 3 * float(np.sqrt(share * (1 - share) / max(1, requests)))
+def allowed(answers: Sequence[Answer], share: float = MOST_EXPOSED) -> float:
+    """The share of these answers that may be seen where `share` of the shoppers are meant: three standard errors more.
+
+    Whole shoppers are drawn, and some ask far more often than others.
+    """
+    asked = np.array(list(Counter(a.user for a in answers).values()) or [1], np.float64)
+    return share + 3 * float(np.sqrt(share * (1 - share) * (asked**2).sum())) / float(asked.sum())
 
 
 def judge_gated(stage: Scene, outcome: Outcome) -> None:
@@ -142,7 +147,8 @@ def judge_gated(stage: Scene, outcome: Outcome) -> None:
 def judge_bypassed(stage: Scene, outcome: Outcome) -> None:
     """Never more than the canary's share; gone within a minute where shoppers could notice it."""
     bad, report = outcome.bad, stage.report
-    exposed = f"{len(outcome.served)} of {outcome.meanwhile} answers ({outcome.share:.1%}) in {outcome.exposed_s:.0f} s"
+    answers = f"{len(outcome.served)} of {len(outcome.meanwhile)} answers"
+    exposed = f"{answers} ({outcome.share:.1%}) in {outcome.exposed_s:.0f} s"
     exposed += f", the last {outcome.late_s:.1f} s after the decision"
     saw = f"stopped at {outcome.stopped_at}: {outcome.reason[:110]}; {exposed}"
     within = outcome.most_canary <= 100 * MOST_EXPOSED and outcome.share <= allowed(outcome.meanwhile)
@@ -207,7 +213,7 @@ def _conclude(stage: Scene, outcomes: Sequence[Outcome], champion: Mapping[str, 
     bad = sum(len(o.served) for o in outcomes)
     good = [a for a in answers if a.status == 200]
     report.check("over the whole drill at most 5 % of the answers are a bad model's",
-                 bad <= allowed(len(good)) * len(good), f"{bad} of {len(good)}")  # fmt: skip
+                 bad <= allowed(good) * len(good), f"{bad} of {len(good)}")  # fmt: skip
     invalid = [a for a in good if len(a.items) != len(set(a.items))]
     report.check("every feed holds distinct products", not invalid, f"{len(invalid)} of {len(good)} do not")
     _draw(stage, outcomes, answers)
