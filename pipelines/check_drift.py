@@ -41,6 +41,7 @@ UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 EXIT: Final = {Level.INSUFFICIENT_DATA: 0, Level.HEALTHY: 0, Level.WARN: 1, Level.DRIFT: 2}
 UNANSWERED: Final = 3
 EXPERIMENT: Final = "drift"
+KEPT: Final = 500
 RECORD_EVERY_MS: Final = 15 * 60_000
 
 
@@ -147,6 +148,8 @@ def keep(checked: Checked, settings: Settings, out: Path | None) -> None:
         scratch = path.with_suffix(".part")
         scratch.write_text(text)
         scratch.replace(path)
+    for old in sorted(folder.glob("drift-*.json"))[:-KEPT]:  # the store and MLflow have them for longer
+        old.unlink(missing_ok=True)
     gauges(checked.document, settings.metrics / "drift.prom")
 
 

@@ -183,10 +183,14 @@ def test_report_is_kept_shown_and_exported(settings: Settings, tmp_path: Path) -
     checked = check(FakeStore(broken="nulls", since_ms=NOW - 5 * MINUTE), settings, ask())
     assert worth_recording(checked.document, settings)
     checked.document["recorded_ms"] = NOW
+    folder = settings.home / "drift"
+    for n in range(check_drift.KEPT + 5):
+        (folder / f"drift-20200101T{n:06}-000.json").write_text("{}")
     keep(checked, settings, tmp_path / "out.json")
     assert not worth_recording(checked.document, settings)
     for path in (tmp_path / "out.json", settings.home / "drift" / "latest.json"):
         assert json.loads(path.read_text())["verdict"] == "drift"
+    assert len(list(folder.glob("drift-*.json"))) == check_drift.KEPT
     metrics = (settings.metrics / "drift.prom").read_text()
     assert 'minimart_drift_level{kind="data",model="ranker"} 2.0' in metrics
     assert 'minimart_drift_null_share{feature="item_log_price",model="ranker"} 1.0' in metrics
