@@ -5,8 +5,8 @@ as the demo's (1,000 candidates, 200 ranked rows of 65 features). Measured three
   floor_read    Kafka alone: every record polled, nothing decoded          records/s
   floor_insert  ClickHouse alone: the same rows, encoded beforehand        rows/s
   ingest        the service, from its start to the last offset committed   records/s (its start included)
-Then every named query, twenty times; and five times on a store grown to 300,000 decisions (without the ranker's rows), as
-many impressions, 600,000 clicks and 20,000 orders in three hours, with the time to compute its fullest hour anew.
+Then every named query, twenty times; and five times on a store grown to 300,000 decisions (without the ranker's rows),
+as many impressions, 600,000 clicks and 20,000 orders in three hours, with the time to compute its fullest hour anew.
 Raw samples go to bench/results/analytics_ingest.json.
 """
 
