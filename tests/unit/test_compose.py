@@ -153,6 +153,13 @@ def test_no_secret_stands_in_the_compose_file() -> None:
 # Images
 
 
+def test_each_image_of_ours_is_built_once() -> None:
+    """Every further `build` of the same image would be one more export of gigabytes."""
+    built = [block["image"] for block in SERVICES.values() if "build" in block]
+    ours = {block["image"] for block in SERVICES.values() if block["image"].startswith("minimart-")}
+    assert sorted(built) == sorted(ours)
+
+
 def dockerfile(image: str) -> str:
     found = re.match(r"minimart-([a-z-]+):", image)
     return (ROOT / "deploy" / "images" / found[1] / "Dockerfile").read_text() if found else ""
