@@ -44,6 +44,7 @@ class Shadow:
         self._recommender, self._roles, self._sink, self._busy = recommender, roles, sink, busy
         self._queue: asyncio.Queue[Decision] = asyncio.Queue(maxsize=WAITING)
         self._task: asyncio.Task[None] | None = None
+        self._scoring = 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._work())
@@ -51,6 +52,11 @@ class Shadow:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    @property
+    def waiting(self) -> int:
+        """Decisions that are queued or being scored."""
+        return self._queue.qsize() + self._scoring
 
     def watch(self, busy: Callable[[], bool]) -> None:
         """Say how to know whether shoppers wait."""
@@ -69,6 +75,7 @@ class Shadow:
     async def _work(self) -> None:
         while True:
             decision = await self._queue.get()
+            self._scoring = 1
             try:
                 SHADOWED.labels(await self._score(decision)).inc()
             except MinimartError as error:
@@ -77,6 +84,8 @@ class Shadow:
             except Exception:  # noqa: BLE001 a shadow must not end the others
                 _log.exception("shadow_failed")
                 SHADOWED.labels("failed").inc()
+            finally:
+                self._scoring = 0
 
     async def _score(self, decision: Decision) -> str:
         until = asyncio.get_running_loop().time() + PATIENCE_S
@@ -112,5 +121,4 @@ def compared(
         "timings_ms": dict(found.timings_ms) if found else {}, "champion_total_ms": champion.timings_ms["total"],
         "degraded": list(found.degraded) if found else [], "error": error,
         "overlap_at_k": len(set(ours) & set(theirs)) / max(len(theirs), 1),
-        "top1_same": ours[:1] == theirs[:1],
     }  # fmt: skip
