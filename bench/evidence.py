@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs/house.md: trees, picture, numbers. `--check` compares instead (exit 1).
+"""Write the generated parts of README.md and docs/house.md: trees, picture, numbers. `--check` only compares (exit 1).
 
 The tree comes from the modules' own docstrings, the picture from the one list of parts, and the numbers from the files
 under `bench/results`, so that nobody types any of them.

@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from adapters.pointers import load_current
 from adapters.errors import Corrupt
+from adapters.pointers import load_current
 from bench.client import Reply, drive, poisson_times
 from bench.samples import Samples, percentiles, picture, samples_of, summary, write
 from settings import Settings, load_settings

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.pointers import CURRENT, load_current
+from adapters.bundle_archive import ARCHIVE
+from adapters.bundles import load_bundle
 from adapters.errors import Corrupt, Misconfigured
+from adapters.past_runs import PastRuns
+from adapters.pointers import CURRENT, load_current
 from adapters.registry import open_registry
 from models import onnx_export
 from models.ann_index import AnnIndex
@@ -17,6 +20,7 @@ from models.cooccurrence import Cooccurrence
 from models.ranking_features import FEATURES
 from pipelines import publish
 from pipelines.apply_features import compile_plan
+from pipelines.repeat import repeat
 from pipelines.run_all import STEPS, bring
 from pipelines.seed_history import seed
 from pipelines.stages import Context, choose_window
@@ -123,3 +127,22 @@ def test_the_window_grows_where_a_day_is_thin() -> None:
     rng = np.random.default_rng(0)
     assert choose_window(rng.integers(0, 30 * DAY_MS, 10_000)) == DAY_MS
     assert choose_window(rng.integers(0, 4000 * DAY_MS, 10_000)) == 112 * DAY_MS
+
+
+def test_what_serves_is_archived(context: Context) -> None:
+    for name, bundle in load_current(context.settings.published).items():
+        kept = context.settings.published / ARCHIVE / name / bundle.manifest_sha256
+        assert load_bundle(kept, expected_sha256=bundle.manifest_sha256).version == bundle.version
+
+
+@pytest.mark.parametrize("pipeline", ["train_ranker", "train_two_tower"])
+def test_a_run_is_trained_again_the_same(context: Context, tmp_path: Path, pipeline: str) -> None:
+    runs = PastRuns("", context.settings.home)
+    run_id = next(run for run, name, _ in runs.newest([pipeline]) if name == f"{pipeline} production")
+    then = runs.get(run_id)
+    assert {"command", "hardware", "environment_sha256", "code_sha256", "inputs_sha256"} <= set(then.tags)
+    found, _ = repeat(then, context.settings, tmp_path, checkout=True)
+    assert found.same, found
+    assert found.circumstances == {}
+    assert found.same_models >= 2
+    assert load_current(context.settings.published)["ranker"].version == "1", "repeating must change nothing"
