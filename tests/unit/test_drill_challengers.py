@@ -77,7 +77,7 @@ def test_faults(champion: Bundle, rows: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_allclose(slow, right, atol=1e-6)
     graphs = [made("slow", champion, tmp_path / "s2"), champion]
     sizes = [b.path("model.onnx").stat().st_size for b in graphs]
-    assert sizes[0] > sizes[1] + 4_000_000, "a megabyte of weights, eight times over"
+    assert sizes[0] > sizes[1] + 4_000_000, "four megabytes of weights"
     names = json.loads(made("wrong schema", champion, tmp_path / "x").path("features.json").read_text())
     assert names != list(FEATURES)
     assert sorted(names) == sorted(FEATURES)
