@@ -294,7 +294,12 @@ def test_secrets_of_services_are_the_files_that_settings_read(vault: Any) -> Non
 
 def test_prometheus_reads_every_service() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "compose" / "prometheus.yml").read_text())
-    named = {one["names"][0]: one["port"] for job in config["scrape_configs"] for one in job.get("dns_sd_configs", ())}
+    named: dict[str, int] = {}
+    for job in config["scrape_configs"]:
+        named.update({one["names"][0]: one["port"] for one in job.get("dns_sd_configs", ())})
+        for one in job.get("static_configs", ()):
+            host, _, port = one["targets"][0].rpartition(":")
+            named[host] = int(port)
     folders = {path.parent.name for path in (ROOT / "services").glob("*/__main__.py")}
     assert folders <= named.keys()
     for name in folders:
