@@ -29,6 +29,8 @@ endif
 
 # Threads that wait for one another sleep: training shares its cores with the platform.
 export OMP_WAIT_POLICY ?= PASSIVE
+# onnxruntime reports to its makers unless told not to.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 ifdef DATA
 export MINIMART_DATA := $(abspath $(DATA))
