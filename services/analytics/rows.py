@@ -173,7 +173,7 @@ def _of_shadow(record: Record) -> list[Row]:
         "items": _list(found.get("items"), str), "scores": _list(found.get("scores"), float),
         "champion_items": _list(found.get("champion_items"), str), "total_ms": _number(found.get("total_ms")),
         "champion_total_ms": _number(found.get("champion_total_ms")), "degraded": _list(found.get("degraded"), str),
-        "overlap_at_k": _maybe(found.get("overlap_at_k")), "top1_same": _maybe(found.get("top1_same")),
+        "overlap_at_k": _maybe(found.get("overlap_at_k")), "top1_same": _flag(found.get("top1_same")),
         "error": _text(found.get("error")), "payload": (record.value or b"").decode(),
     }]
 
@@ -243,6 +243,10 @@ def _list(value: Any, kind: type[str] | type[float]) -> Sequence[Any]:
 
 def _maybe(value: Any) -> float | None:
     return float(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _flag(value: Any) -> int | None:
+    return int(value) if isinstance(value, bool) else None
 
 
 def _number(value: Any) -> float:

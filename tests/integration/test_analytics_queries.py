@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from adapters import analytics_queries as ask
 from adapters.analytics import Analytics
 from adapters.analytics_schema import migrate
 from adapters.errors import Misconfigured
+from adapters.kafka import Record
+from feature_repo import events
+from services.analytics.rows import rows_of
 
 T0 = 1_795_000_000_000
 HOUR = 3_600_000
@@ -122,6 +127,33 @@ def test_hours_are_computed_once_however_often(store: Analytics) -> None:
     assert (rows[""]["clicks"], rows[""]["ctr"]) == (1, None)  # a click outside any feed
     (volume,) = ask.volumes_by_hour(store, T0, T0 + HOUR)
     assert (volume["requests"], volume["clicks"], volume["hour_ms"]) == (5, 3, T0 - T0 % HOUR)
+
+
+def test_whatever_a_record_holds_its_row_is_taken(clickhouse_url: str) -> None:
+    """A row that the engine refuses would stop everything behind it."""
+    store = Analytics(clickhouse_url, database="rows_of_a_test")
+    migrate(store)
+    rng = random.Random(2)
+    names = ["event_time", "at_ms", "items", "scores", "features", "window", "kinds", "shares", "champion", "reasons",
+             "model_versions", "overlap_at_k", "total_ms", "error", "seq", "epoch", "breakage", "requests", "top1_same",
+             "champion_total_ms", "degraded", "challenger", "previous", "shadow", "verdict", "baseline", "id", "k"]
+    values = [None, "text", -1, 7, 2**80 * 1.0, 3.5, True, False, [], [None, "a", 1.5, {}, True],
+              {"a": 1, "canary": 5.5}, [{"name": "f", "level": 3, "psi": True, "ks": "x", "null_share": -1.5}],
+              {"since_ms": 1.5, "until_ms": "x"}]
+    for topic in (events.SHADOW, events.DRIFT_REPORTS, events.ROLLOUTS):
+        rows = []
+        for n in range(200):
+            found = {name: rng.choice(values) for name in names if rng.random() < 0.8} | {"request_id": f"r{n}"}
+            table, made = rows_of(Record(topic, 0, n, T0, "", orjson.dumps(found)))
+            rows += made
+        store.insert(table, rows)
+        assert store.query(f"SELECT count() AS n FROM {table}")[0]["n"] == 200  # noqa: S608
+    shown = {"request_id": "d", "event_time": T0, "k": 2**40, "timings_ms": {"total": 1e300, "rank": -1},
+             "items": [{"item_id": "a"}], "user_features": {"x": None, "y": 1e300}, "cold_start": "new_visitor"}
+    for found in (shown, shown | {"k": -5, "model_versions": {"": ""}, "degraded": [""], "country": "", "items": []}):
+        table, made = rows_of(Record(events.DECISIONS, 0, 0, T0, "", orjson.dumps(found)))
+        store.insert(table, made)
+    store.execute("DROP DATABASE rows_of_a_test SYNC")
 
 
 def test_the_schema_is_applied_once_and_a_changed_file_is_refused(clickhouse_url: str, tmp_path: Path) -> None:
