@@ -43,7 +43,7 @@ from tests.unit.rollout_fakes import METRICS, FakeAliases, FakeChildren
 from tests.unit.test_keeper import FakeCatalogue, FakeWindows
 
 NOW = 1_795_000_000_000
-CONFIG = Config(step_s=1, shadow_s=1, least_requests=4, least_shadow=10, timeout_s=600, cooldown_s=1)
+CONFIG = Config(step_s=1, shadow_s=1, least_requests=2, least_shadow=10, timeout_s=600, cooldown_s=1)
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +137,7 @@ async def rolled_out(shop: Shop, controller: Controller, challenger: dict[str, B
             seen.append(controller.state.name)
         if controller.state.name in ends:
             return seen
-        await shop.shoppers_come(60)
+        await shop.shoppers_come(52)
         await asyncio.to_thread(controller.tick)
         await asyncio.sleep(0.1)
     raise AssertionError(f"it never ended: {seen}, {controller.state.reason}, {controller.describe()['evidence']}")
@@ -156,7 +156,7 @@ async def test_a_good_challenger_becomes_the_champion_of_the_answers(
             await shop.shoppers_come(30)
             assert {version for _, version in shop.served[before:]} == {"2"}
             assert {("champion", "1"), ("control", "1"), ("canary", "2")} <= set(shop.served)
-            assert ("champion", "2") not in shop.served[: before - 60]
+            assert ("champion", "2") not in shop.served[: before - 52]
 
             after = await asyncio.to_thread(controller.command, e.RollbackAsked(shop.now_ms, "sales fell", "test"))
             await asyncio.to_thread(shop.keeper.tick)
