@@ -27,9 +27,8 @@ def show(settings: Settings, console: Console) -> None:
     found = _asked(settings, "GET", "/v1/rollout", None)
     shares = ", ".join(f"{arm} {share:g} %" for arm, share in found["shares"].items())
     console.print(f"[bold]{found['state']}[/bold] ({shares}): {found['reason']}")
-    for name in ("paused",):
-        if found[name]:
-            console.print(f"{name}: {found[name]}")
+    if found["paused"]:
+        console.print(f"paused: {found['paused']}")
     for model, hold in found["holds"].items():
         console.print(f"held: {model} by {hold['actor']}: {hold['reason']}")
     table = Table("from", "to", "by", "why")
