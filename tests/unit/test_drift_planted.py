@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench import cbpe, detectors
 from bench.cbpe import figures as cbpe_figures
 from bench.cbpe import samples as cbpe_samples
 from bench.detectors import ALWAYS, DETECTORS, NEVER, SUITE, Sample, drifting, figures, table
@@ -18,6 +22,7 @@ from models.drift.baseline import Baseline
 from models.drift.suite import Finding, inspect
 from models.drift.verdict import Verdict, decide
 from models.marketplace.config import Scenario
+from settings import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,13 @@ def test_the_estimate_follows_inputs_and_not_meaning(begin: Start) -> None:
     assert found["price_level"]["cbpe"] < 12
     assert found["taste_shift"]["cbpe"] > 15
     assert found["taste_shift"]["cbpe, trued up"] < found["taste_shift"]["cbpe"]
+
+
+@pytest.mark.parametrize(("path", "render"), [(detectors.OUT, detectors.table), (cbpe.OUT, cbpe.table)])
+def test_docs_show_what_was_measured(path: Path, render: Callable[[list[dict[str, object]]], str]) -> None:
+    result = json.loads(path.read_text())
+    assert render(result["rows"]) in (ROOT / "docs" / "drift.md").read_text(), f"put in the table of {path.name}"
+    assert {"hardware", "commit", "seed", "at"} <= set(result)
 
 
 def test_worlds_cover_what_the_cases_name() -> None:
