@@ -72,7 +72,7 @@ def owned() -> list[set[str]]:
 
 
 def log_of(one: engine.Container) -> str:
-    done = subprocess.run(["docker", "logs", "--tail", "500", one.id], stdout=subprocess.PIPE, text=True,
+    done = subprocess.run(["docker", "logs", one.id], stdout=subprocess.PIPE, text=True,
                           stderr=subprocess.STDOUT, timeout=30, check=True)  # fmt: skip
     return done.stdout
 
