@@ -38,8 +38,8 @@ ENCODER: Final = Watch("psi", PSI_RULE, seasonal=True, encoder=True)
 
 WATCHED: Final[dict[str, Watch]] = {
     # prices that shoppers look at: what broken units and price levels move
-    "user_click_price_mean_24h": SHAPE, "user_click_price_mean_7d": SHAPE, "user_click_price_min_7d": SHAPE,
-    "user_click_price_max_7d": SHAPE, "uc_click_price_mean_7d": SHAPE, "item_log_price": PRICE,
+    "user_click_price_mean_24h": SHAPE, "user_click_price_mean_7d": SHAPE, "uc_click_price_mean_7d": SHAPE,
+    "item_log_price": PRICE,
     "price_ratio_24h": PRICE, "price_ratio_7d": PRICE, "price_ratio_category": PRICE,
     # who asks, and how what is shown fits them
     "device": SHAPE, "category_affinity_24h": SHAPE, "category_affinity_7d": SHAPE,
@@ -47,6 +47,8 @@ WATCHED: Final[dict[str, Watch]] = {
     # where candidates come from
     "from_two_tower": SHAPE, "from_cooccurrence": SHAPE, "from_trending": SHAPE, "from_new_items": SHAPE,
     "source_count": SHAPE, "two_tower_score": ENCODER, "two_tower_rank": ENCODER,
+    # extremes: one cheap new product moves them for everybody
+    "user_click_price_min_7d": CLOCK, "user_click_price_max_7d": CLOCK,
     # everything else is a window of counts, or the clock itself
     **{
         name: CLOCK for name in FEATURES
