@@ -29,14 +29,23 @@ def drilled(platform: Platform, name: str, *arguments: str, timeout_s: float = 6
     return report
 
 
-@pytest.mark.timeout(1500)
-def test_drills(platform: Platform) -> None:
-    """One after another: each leaves the platform as it found it."""
-    incident = drilled(platform, "incident")
-    assert {c["name"] for c in incident["checks"] if "finds the cause" in c["name"]}
-    sabotage = drilled(platform, "sabotage")
-    assert sabotage["pictures"] == ["story.png"]
-    drift = drilled(platform, "drift", "--kill", "controller")
-    assert any("kill -9 controller" in line["what"] for line in drift["timeline"])
+@pytest.mark.timeout(900)
+def test_an_incident_is_found_mitigated_and_written_down(platform: Platform) -> None:
+    report = drilled(platform, "incident", "--case", "silence")
+    assert [c["ok"] for c in report["checks"] if "finds the cause" in c["name"]] == [True]
+    assert list(platform.settings.incidents.glob("*drill-silence*.md"))
+
+
+@pytest.mark.timeout(900)
+def test_bad_challengers_do_no_harm(platform: Platform) -> None:
+    report = drilled(platform, "sabotage")
+    assert report["pictures"] == ["story.png"]
+    assert sum("the gate stops it" in c["name"] for c in report["checks"]) == 3
+
+
+@pytest.mark.timeout(900)
+def test_drift_heals_although_the_controller_is_killed(platform: Platform) -> None:
+    report = drilled(platform, "drift", "--kill", "controller")
+    assert any("kill -9 controller" in line["what"] for line in report["timeline"])
     scenario = platform.http.get(f"{platform.settings.url('simulator')}/v1/scenario").json()
     assert set(scenario["scenario"].values()) == {0.0}, "the marketplace is quiet again"
