@@ -99,7 +99,8 @@ def _advance(state: State, event: e.Ticked, config: Config, elapsed_s: float) ->
     if elapsed_s >= needed and have >= least:
         if state.name == "canary_50" and state.bypass:
             return _roll_back(state, event, config, "gate", "a challenger that bypassed the gate is never promoted")
-        return _onwards(state, event, judged.figures if judged else {}, f"{have} answers in {elapsed_s:.0f} s, no harm")
+        reason = f"{have} answers in {elapsed_s:.0f} s, no harm" if least else "the gate is passed"
+        return _onwards(state, event, judged.figures if judged else {}, reason)
     if elapsed_s > config.timeout_s:
         return _roll_back(
             state, event, config, "timeout", f"only {have} of {least} answers within {config.timeout_s:.0f} s"

@@ -156,6 +156,8 @@ class Controller:
                 self._lost("another controller holds the lease")
             self.away = "standby: another controller leads"
             self._metrics.leads(False)
+            kept = self._store.load()  # to be told to whoever asks; nothing is done with it
+            self._state = msgspec.json.decode(kept, type=State) if kept else self._state
             return False
         if token != self._token:
             kept = self._store.load()

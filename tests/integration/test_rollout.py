@@ -113,6 +113,7 @@ def test_two_controllers_never_act_at_once(tmp_path: Path) -> None:
         wait_for(other.rollout)
         assert other.rollout()["leader"] is False
         assert leader.wish("hold").status_code == 202
+        wait_for(lambda: other.rollout()["holds"])  # who stands by tells the state too
         refused = other.wish("hold")
         assert (refused.status_code, "another controller leads" in refused.json()["detail"]) == (503, True)
 
