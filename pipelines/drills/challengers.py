@@ -22,7 +22,7 @@ from models import onnx_export
 from models.ranking_features import FEATURES
 
 OPSET: Final = 13  # of the nodes that are appended here
-WIDE, TURNS = 1024, 16  # of the useless matrix products that make a model slow
+WIDE, TURNS = 1024, 8  # of the useless matrix products that make a model slow
 TOO_SURE: Final = 8.0  # times the log-odds of a calibrated model
 OLD_MS: Final = 10 * 86_400_000
 FRESH: Final = ("_1h", "_24h", "momentum", "recent_position", "recent_category_share", "same_category_as_last")

@@ -28,7 +28,6 @@ from settings import ROOT, Settings
 SHARES: Final[Mapping[str, float]] = {"taste_shift": 0.8, "traffic_mix": 0.6, "seasonal": 0.8, "price_level": 0.9}
 DETECT_S: Final = 180.0
 ATTEMPTS: Final = 3
-WHILE_TRAINING: Final = 0.4  # of the usual traffic
 CALM_S: Final = 45.0
 ARRIVES_MS: Final = 3000  # within so long a promotion has reached every answer
 CONCEPT: Final = ("taste_shift", "seasonal")  # what was liked is liked no more: feeds must get better
@@ -78,7 +77,7 @@ def run(stage: Scene, shares: Mapping[str, float], kill_in: str) -> dict[str, in
 
 def _to_the_end(stage: Scene, moments: dict[str, int], kill_in: str) -> None:
     deadline = time.monotonic() + stage.pace.most_s
-    told_at, quiet = time.monotonic(), False
+    told_at = time.monotonic()
     while "ended" not in moments and time.monotonic() < deadline:
         stage.follow()
         for transition in stage.follower.seen:
@@ -88,10 +87,6 @@ def _to_the_end(stage: Scene, moments: dict[str, int], kill_in: str) -> None:
             moments.setdefault(state, at_ms)
             if state in ("promoted", "rolled_back"):
                 moments["ended"] = at_ms
-        trains = (stage.neighbours.rollout() or {}).get("state") == "retraining"
-        if trains != quiet:
-            quiet = trains
-            stage.busy(WHILE_TRAINING if quiet else 1.0)
         if stage.breaker is not None and kill_in in moments:
             stage.breaker.kill(stage.report)
         if time.monotonic() - told_at > 15:

@@ -28,11 +28,12 @@ from pipelines.drills.scene import Pace, Scene, scene
 from pipelines.drills.triage import figures, look
 from settings import Settings
 
-PACE: Final = Pace(step_s=600, shadow_s=5, least_requests=10_000, drift_every_s=3600, asks=20, feeds=5, searches=25,
+PACE: Final = Pace(step_s=600, shadow_s=5, least_requests=10_000, drift_every_s=3600, asks=12, feeds=3, searches=15,
                    healthy_s=40)  # fmt: skip
 SHORT_PACE: Final = replace(PACE, healthy_s=25)
 WINDOW_S: Final = 20.0
 LAG_S: Final = 4.0  # until events stand in the store
+LOOK_EVERY_S: Final = 3.0
 FIND_S: Final = 90.0
 WELL_S: Final = 75.0
 
@@ -151,12 +152,17 @@ def _break(stage: Scene, case: Case) -> str:
     return "" if seen is not None else "it did not reach the canary"
 
 
+def _pause(stage: Scene) -> None:
+    """Between two looks: the store's cores are the shop's cores."""
+    _stay(stage, LOOK_EVERY_S)
+
+
 def _find(stage: Scene, watch: Watch, case: Case, begun: int) -> Finding | None:
     """Ask triage until it names a cause; checks that it is the right one."""
     deadline = time.monotonic() + FIND_S
     found: list[Finding] = []
     while time.monotonic() < deadline and not found:
-        stage.follow()
+        _pause(stage)
         found = watch.again()
     took = (now_ms() - begun) / 1000
     first = found[0] if found else None
@@ -202,7 +208,7 @@ def _well_again(stage: Scene, watch: Watch, case: Case) -> bool:
     deadline = time.monotonic() + WELL_S
     left: list[Finding] = []
     while time.monotonic() < deadline:
-        stage.follow()
+        _pause(stage)
         left = watch.again()
         if not left:
             break

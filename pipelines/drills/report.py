@@ -50,7 +50,7 @@ class Report:
 
     def __init__(self, folder: Path, title: str, console: Console, clock: Callable[[], int] = now_ms) -> None:
         self.folder, self.title, self._console, self._clock = folder, title, console, clock
-        self.begun_ms = clock()
+        self.begun_ms, self.ended = clock(), False
         self.lines: list[Line] = []
         self.checks: list[Check] = []
         self.figures: dict[str, Any] = {}
@@ -60,8 +60,8 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether something was checked and all of it held."""
-        return bool(self.checks) and all(check.ok for check in self.checks)
+        """Whether the drill came to its end, something was checked and all of it held."""
+        return self.ended and bool(self.checks) and all(check.ok for check in self.checks)
 
     def say(self, what: str, mood: Mood = "plain", *, at_ms: int | None = None, **figures: Any) -> None:
         """One line of the story, on the screen and in the report."""
@@ -98,6 +98,7 @@ class Report:
         for check in self.checks:
             mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
             self._console.print(f"  {mark} {check.name}: [dim]{check.saw}[/]".replace("[[", "\\[["), highlight=False)
+        self.ended = True
         took = (self._clock() - self.begun_ms) / 1000
         self.figures["seconds"] = round(took, 1)
         verdict = "[bold green]PASS[/]" if self.passed else "[bold red]FAIL[/]"
@@ -118,7 +119,8 @@ class Report:
 
     def markdown(self) -> str:
         """The report for people."""
-        out = [f"# {self.title}: {'PASS' if self.passed else 'FAIL'}", ""]
+        verdict = ("PASS" if self.passed else "FAIL") if self.ended else "not at its end"
+        out = [f"# {self.title}: {verdict}", ""]
         out += [f"Begun {datetime.fromtimestamp(self.begun_ms / 1000, UTC).isoformat(timespec='seconds')}.", ""]
         if self.checks:
             out += ["| | what had to hold | seen |", "| --- | --- | --- |"]

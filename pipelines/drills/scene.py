@@ -30,6 +30,7 @@ POLL_S: Final = 0.5
 SETTLED: Final = ("healthy", "drift_suspected", "rolled_back", "promoted")
 SETTLE_S: Final = 60.0
 INSIST_S: Final = 45.0
+WHILE_TRAINING: Final = 0.4  # of the pace's traffic
 MOST_JUDGED: Final = 400
 MOST_DRAWN: Final = 1500
 
@@ -84,6 +85,8 @@ class Scene:
     truth: Truth
     shoppers: OpenLoop
     breaker: Breaker | None = None
+    share: float = 0.0
+    """How much of the pace's traffic there is now."""
     follower: Follower = field(default_factory=lambda: Follower(0))
     scenarios: list[tuple[int, Scenario]] = field(default_factory=lambda: [(0, Scenario())])
 
@@ -96,16 +99,21 @@ class Scene:
         return at
 
     def busy(self, share: float) -> None:
-        """Let the traffic be this share of the pace's: training and traffic share the cores of one machine."""
-        self.shoppers.rate = share * self.pace.asks
-        self.neighbours.set_rate(share * self.pace.feeds, share * self.pace.searches)
+        """Let the traffic be this share of the pace's, while the simulator is there to be told."""
+        if share != self.share:
+            with contextlib.suppress(Unavailable):
+                self.neighbours.set_rate(share * self.pace.feeds, share * self.pace.searches)
+                self.shoppers.rate, self.share = share * self.pace.asks, share
 
     def follow(self) -> list[dict[str, Any]]:
         """Wait a moment, tell what the controller did meanwhile and keep the breaker going; the new transitions."""
         time.sleep(POLL_S)
         if self.breaker is not None:
             self.breaker.tick(self.report)
-        new = self.follower.take(self.neighbours.rollout())
+        rollout = self.neighbours.rollout()
+        if rollout is not None:  # training, gating and traffic share the cores of one machine
+            self.busy(WHILE_TRAINING if rollout["state"] == "retraining" else 1.0)
+        new = self.follower.take(rollout)
         for transition in new:
             mood = {"rolled_back": "bad", "promoted": "good"}.get(transition["to"], "plain")
             self.report.say(told(transition), mood, at_ms=int(transition["at_ms"]))  # type: ignore[arg-type]
