@@ -26,7 +26,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from adapters.errors import MinimartError, Misconfigured
+from adapters.archives import extract
+from adapters.errors import Corrupt, MinimartError, Misconfigured
 from adapters.past_runs import PastRun, PastRuns
 from adapters.provenance import ROOT
 from pipelines.run_record import provenance
@@ -150,11 +151,11 @@ def _scratch_home(settings: Settings, home: Path) -> Path:
 def _code_of(then: PastRun, folder: Path) -> tuple[Path, str]:
     """The code of the run's commit, unpacked; this checkout's where git does not know it or the tree was dirty."""
     commit = then.tags.get("git_commit", "")
-    with suppress(OSError, subprocess.CalledProcessError, tarfile.TarError):
+    with suppress(OSError, subprocess.CalledProcessError, tarfile.TarError, Corrupt):
         if commit and not commit.endswith("-dirty"):
             packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
             with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-                archive.extractall(folder, filter="data")
+                extract(archive, folder)
             return folder, f"commit {commit[:12]}"
     why = "the run's tree was dirty" if commit.endswith("-dirty") else f"git does not know commit {commit or '(none)'}"
     return ROOT, f"this checkout ({why})"

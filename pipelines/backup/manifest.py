@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from adapters.archives import extract
 from adapters.errors import BadInput, Corrupt
 
 Stack = Literal["native", "compose"]
@@ -86,7 +87,7 @@ def unpack(source: Path, folder: Path) -> None:
     """Every file of the tar file below `folder`; names that would lead out of it are refused."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(source) as tar:
-        tar.extractall(folder, filter="data")
+        extract(tar, folder)
 
 
 def tar_digests(path: Path) -> dict[str, str]:

@@ -14,10 +14,9 @@ from pipelines.stack.launch import python_of
 from settings import ROOT
 from tests.e2e.platform import Platform
 
-
 long = pytest.mark.skipif(
     not os.environ.get("MINIMART_E2E_DRILLS"),
-    reason="takes minutes of two quiet cores: MINIMART_E2E_DRILLS=1, or make drill-sabotage SHORT=1, drill-drift SHORT=1",
+    reason="takes minutes of two quiet cores: MINIMART_E2E_DRILLS=1 runs them here, make drill-... SHORT=1 by hand",
 )
 
 
@@ -35,6 +34,7 @@ def drilled(platform: Platform, name: str, *arguments: str, timeout_s: float = 1
     return report
 
 
+@long
 @pytest.mark.timeout(900)
 def test_an_incident_is_found_mitigated_and_written_down(platform: Platform) -> None:
     report = drilled(platform, "incident", "--case", "silence")

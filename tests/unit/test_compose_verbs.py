@@ -169,8 +169,9 @@ def test_memory_is_in_mib(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_verb_of_the_front_door_goes_inside(tmp_path: Path) -> None:
     for goal in ("walk", "load", "replay-dead-letters", "evaluate"):
         done = subprocess.run(
-            ["make", "--dry-run", goal, "STACK=compose"], cwd=ROOT, capture_output=True, text=True, timeout=30
-        )
+            ["make", "--no-print-directory", "--dry-run", goal, "STACK=compose"],
+            cwd=ROOT, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
         assert done.stdout.startswith("pipelines/stack/compose/inside -m "), done.stdout + done.stderr
     unknown = subprocess.run(["make", "status", "STACK=swarm"], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert "native or compose" in unknown.stderr
