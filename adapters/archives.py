@@ -1,4 +1,4 @@
-"""Tar files from elsewhere, unpacked without trusting their names: the same on every Python, with filters or without."""
+"""Tar files from elsewhere, unpacked without trusting their names: the same on Pythons with and without filters."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def extract(archive: tarfile.TarFile, folder: Path) -> None:
     members = archive.getmembers()
     for member in members:
         if not (member.isfile() or member.isdir()) or not (root / member.name).resolve().is_relative_to(root):
-            raise Corrupt(f"{archive.name or 'archive'}: member {member.name!r} is not a plain file below the folder")
+            raise Corrupt(f"member {member.name!r} is not a plain file below the folder")
     archive.extractall(root, members, **_FILTER)
