@@ -5,6 +5,7 @@ directory beside `python/`. All requests of one execute call become one run of t
 It does not know what the models mean; names, types and the shapes it warms up with come from the model and its config.
 """
 
+import ctypes
 import json
 from pathlib import Path
 
@@ -16,6 +17,9 @@ NUMPY_TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_,
 }  # fmt: skip
+USED = b"used_dltensor"  # lives as long as the process: a capsule keeps the address of its name only
+rename_capsule = ctypes.pythonapi.PyCapsule_SetName
+rename_capsule.argtypes, rename_capsule.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_int
 
 
 class TritonPythonModel:
@@ -91,9 +95,16 @@ def join(arrays):
 
 def response(names, arrays):
     pairs = zip(names, arrays, strict=True)
-    return pb_utils.InferenceResponse(
-        [pb_utils.Tensor.from_dlpack(name, np.ascontiguousarray(array)) for name, array in pairs]
-    )
+    return pb_utils.InferenceResponse([output(name, np.ascontiguousarray(array)) for name, array in pairs])
+
+
+def output(name, array):
+    """An output. Triton marks a capsule that it took as `used_dlpack`; NumPy knows `used_dltensor` alone, and would
+    print a complaint for every tensor."""
+    capsule = array.__dlpack__()
+    made = pb_utils.Tensor.from_dlpack(name, capsule)
+    rename_capsule(capsule, USED)
+    return made
 
 
 def failure(error):
