@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import threading
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
+from adapters.crash_points import crash_at
 from adapters.feature_state import FeatureState
 from adapters.kafka import KafkaPublisher
 from adapters.telemetry import setup_logging
@@ -20,19 +18,6 @@ from feature_repo.plan import FeaturePlan
 from services.stream_features.shard import SOURCE
 from services.stream_features.worker import Worker
 from settings import Settings, load_settings
-
-
-def crash_at(wanted: str) -> Callable[[str], None]:
-    """A function that ends the process, as kill -9 would, at `point` or on the nth pass of `point:n`; empty: never."""
-    point, _, nth = wanted.partition(":")
-    passed: Counter[str] = Counter()
-
-    def at(here: str) -> None:
-        passed[here] += 1
-        if here == point and passed[here] >= int(nth or 1):
-            os._exit(137)
-
-    return at
 
 
 def wait_for_plan(path: Path, stop: threading.Event) -> FeaturePlan | None:
