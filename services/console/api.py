@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from jinja2 import Environment
-from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
-from adapters import problems
-from adapters.errors import MinimartError, NotFound
+from adapters.errors import NotFound
 from adapters.incidents import ID_PATTERN
 from adapters.pages import EventStream, message
 from adapters.web import draining
@@ -151,30 +147,6 @@ async def stream(request: Request, console: Consoles) -> Response:
             console.streams.discard(me)
 
     return EventStream(messages(), headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
-
-
-def friendly_errors(app: FastAPI) -> None:
-    """Browsers get a page where programs get a problem document; status and words are the same."""
-    kinds: tuple[tuple[type[Exception], Callable[[Request, Exception], JSONResponse]], ...] = (
-        (MinimartError, problems.from_minimart),
-        (HTTPException, problems.from_http),
-        (RequestValidationError, problems.from_validation),
-    )
-    for kind, document in kinds:
-        app.add_exception_handler(kind, _either(document))
-
-
-def _either(document: Callable[[Request, Exception], JSONResponse]) -> Callable[[Request, Exception], Response]:
-    def handle(request: Request, error: Exception) -> Response:
-        answer = document(request, error)
-        if "text/html" not in request.headers.get("accept", "") and "hx-request" not in request.headers:
-            return answer
-        problem = json.loads(bytes(answer.body))
-        drawn = draw(request, "_problem.html", "page.html", answer.status_code, title=problem["title"], problem=problem)
-        drawn.headers["X-Request-ID"] = problem["request_id"]
-        return drawn
-
-    return handle
 
 
 def _known(name: str) -> actions.Action:

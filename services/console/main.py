@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from adapters import pages
 from adapters.analytics import open_store
 from adapters.errors import MinimartError
+from adapters.pages.errors import friendly_errors
 from adapters.pages.security import OwnPages
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
@@ -65,7 +66,7 @@ def build(settings: Settings, client: httpx.AsyncClient | None = None, newest: N
     app.add_middleware(OwnPages, hosts=hosts)
     app.include_router(api.router)
     pages.mount(app, HERE / "static")
-    api.friendly_errors(app)
+    friendly_errors(app, api.draw)
     return app
 
 

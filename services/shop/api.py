@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Form, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi import APIRouter, Depends, Form, Path, Query, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from adapters import problems
-from adapters.errors import MinimartError, NotFound, Unavailable
+from adapters.errors import NotFound, Unavailable
 from adapters.pages import EventStream, message
 from adapters.web import draining, uuid7
 from feature_repo.events import ID_PATTERN, is_id
@@ -272,27 +268,3 @@ def _recent(shop: Shop, live: Any) -> list[pages.Product]:
     """The last products that the features remember of a shopper, newest first."""
     ids = list((live or {}).get("user_recent_items") or ())[:6]
     return [pages.product(listed, i) for i in ids if (listed := shop.catalogue.get(i)) is not None]
-
-
-def friendly_errors(app: FastAPI) -> None:
-    """Browsers get a page where programs get a problem document; status and words are the same."""
-    kinds: tuple[tuple[type[Exception], Callable[[Request, Exception], JSONResponse]], ...] = (
-        (MinimartError, problems.from_minimart),
-        (HTTPException, problems.from_http),
-        (RequestValidationError, problems.from_validation),
-    )
-    for kind, document in kinds:
-        app.add_exception_handler(kind, _either(document))
-
-
-def _either(document: Callable[[Request, Exception], JSONResponse]) -> Callable[[Request, Exception], Response]:
-    def handle(request: Request, error: Exception) -> Response:
-        answer = document(request, error)
-        if "text/html" not in request.headers.get("accept", "") and "hx-request" not in request.headers:
-            return answer
-        problem = json.loads(bytes(answer.body))
-        drawn = draw(request, "_problem.html", "page.html", answer.status_code, title=problem["title"], problem=problem)
-        drawn.headers["X-Request-ID"] = problem["request_id"]
-        return drawn
-
-    return handle

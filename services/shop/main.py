@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from adapters import pages as shared
 from adapters.catalogue import Catalogue
+from adapters.pages.errors import friendly_errors
 from adapters.pages.security import OwnPages
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
@@ -95,7 +96,7 @@ def build(settings: Settings, neighbours: Neighbours | None = None) -> FastAPI:
     app.add_middleware(OwnPages)
     app.include_router(api.router)
     shared.mount(app, pages.HERE / "static")
-    api.friendly_errors(app)
+    friendly_errors(app, api.draw)
     return app
 
 
