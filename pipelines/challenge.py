@@ -55,18 +55,23 @@ class Judgement:
 
 
 def judge(
-    challenger: Mapping[str, Bundle], champion: Mapping[str, Bundle], judgement: Judgement | None, *, seed: int
-) -> list[Check]:
-    """Every check; a file that cannot be used is a failed check. Without `judgement` quality fails for want of data."""
+    challenger: Mapping[str, Bundle], champion: Mapping[str, Bundle], judgement: Callable[[], Judgement | None], *,
+    seed: int,
+) -> list[Check]:  # fmt: skip
+    """Every check; a file that cannot be used is a failed check.
+
+    `judgement` is asked for only where all else passed, because its rows take long to build; without any, quality
+    fails for want of data.
+    """
     found: list[Check] = []
     for name, check in (("preranker", _ranker), ("ranker", _ranker), ("two-tower", _towers), ("index", _index)):
         found += _tried(name, lambda n=name, c=check: c(n, challenger[n], champion.get(n)))  # type: ignore[misc]
     found += _tried("data", lambda: [_fresh(challenger, champion)])
     if not all(check.passed for check in found):
         return found  # what does not fit or answers nonsense needs no scores
-    if judgement is None:
+    if (rows := judgement()) is None:
         return [*found, Check("quality", False, "too few newly labelled requests to judge by")]
-    return found + _tried("quality", lambda: _quality(challenger, champion, judgement, seed))
+    return found + _tried("quality", lambda: _quality(challenger, champion, rows, seed))
 
 
 def _tried(name: str, checks: Callable[[], list[Check]]) -> list[Check]:

@@ -54,7 +54,7 @@ def run(settings: Settings, job: str, say: Callable[[str], None], given: Path | 
     context = _context(settings, job, say)
     champion = load_current(settings.published)
     bundles = _given(context, given, champion) if given is not None else _trained(context)
-    found = judge(bundles, champion, _judgement(context), seed=settings.seed)
+    found = judge(bundles, champion, lambda: _judgement(context), seed=settings.seed)
     failed = [f"{check.name} ({check.found})" for check in found if not check.passed]
     for check in found:
         say(f"  gate {'passed' if check.passed else 'FAILED'}: {check.name} ({check.found})")

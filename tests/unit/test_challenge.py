@@ -61,11 +61,11 @@ def lineup(
 
 def failed(tmp_path: Path, judgement: Judgement | None = Judgement(JUDGED), **changes: Any) -> set[str]:  # noqa: B008
     champion, challenger = lineup(tmp_path, "1"), lineup(tmp_path, "2", **changes)
-    return {check.name for check in judge(challenger, champion, judgement, seed=7) if not check.passed}
+    return {check.name for check in judge(challenger, champion, lambda: judgement, seed=7) if not check.passed}
 
 
 def test_an_equal_challenger_passes_every_check(tmp_path: Path) -> None:
-    found = judge(lineup(tmp_path, "2"), lineup(tmp_path, "1"), Judgement(JUDGED), seed=7)
+    found = judge(lineup(tmp_path, "2"), lineup(tmp_path, "1"), lambda: Judgement(JUDGED), seed=7)
     assert [check for check in found if not check.passed] == []
     slices = {"quality, device desktop", "quality, new shoppers", "quality, returning shoppers"}
     assert slices <= {check.name for check in found}
@@ -90,6 +90,14 @@ def test_a_bad_challenger_is_stopped_by_the_check_that_is_meant_for_it(
     assert check in failed(tmp_path, **changes)
 
 
+def test_rows_are_built_only_for_a_challenger_that_passed_all_else(tmp_path: Path) -> None:
+    def build() -> Judgement:
+        raise AssertionError("built for one that does not fit anyway")
+
+    found = judge(lineup(tmp_path, "2", names=FEATURES[:-1]), lineup(tmp_path, "1"), build, seed=7)
+    assert "ranker schema" in {check.name for check in found if not check.passed}
+
+
 def test_a_challenger_that_is_worse_in_one_slice_alone_is_stopped(tmp_path: Path) -> None:
     rows = JUDGED
     spoiled = rows.features.copy()
@@ -98,7 +106,8 @@ def test_a_challenger_that_is_worse_in_one_slice_alone_is_stopped(tmp_path: Path
     spoiled[:, FEATURES.index("item_ctr_24h")] = rows.features[:, SIGNAL]  # the champion relies on this
 
     champion = lineup(tmp_path, "1", graph=_by("item_ctr_24h"))
-    found = judge(lineup(tmp_path, "2"), champion, Judgement(RankingRows(spoiled, rows.labels, rows.groups)), seed=7)
+    judgement = Judgement(RankingRows(spoiled, rows.labels, rows.groups))
+    found = judge(lineup(tmp_path, "2"), champion, lambda: judgement, seed=7)
     assert "quality, new shoppers" in {check.name for check in found if not check.passed}
     assert "quality, returning shoppers" not in {check.name for check in found if not check.passed}
 
