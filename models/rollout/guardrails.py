@@ -48,7 +48,10 @@ class GuardConfig:
     gross_requests: int = 10
     gross_share: float = 0.5
     shadow_errors: float = 0.02
+    shadow_requests: int = 30
+    """Nobody sees a shadow: what a cold start can cause is judged on more than `gross_requests`."""
     shadow_degraded: float = 0.2
+    """More than the champion's share on the same requests."""
     shadow_dead: float = 0.02
     shadow_slower: float = 2.0
     """Times the champion's median on the same requests, and at least `shadow_slower_ms` more."""
@@ -75,6 +78,7 @@ class Shadow(msgspec.Struct, frozen=True):
     requests: int = 0
     errors: float = 0.0
     degraded: float = 0.0
+    champion_degraded: float = 0.0
     dead_scores: float = 0.0
     median_ms: float = 0.0
     champion_median_ms: float = 0.0
@@ -135,17 +139,19 @@ def judge_shadow(shadow: Shadow, config: GuardConfig) -> Judged:
     """Judge scores that nobody saw."""
     figures = {"shadow": msgspec.to_builtins(shadow)}
     breach, why = "", ""
-    slower = shadow.median_ms - shadow.champion_median_ms
+    usual = shadow.champion_median_ms
+    slower = shadow.median_ms > max(config.shadow_slower * usual, usual + config.shadow_slower_ms)
+    warm = shadow.requests >= config.shadow_requests
     if shadow.requests >= config.gross_requests:
         if shadow.errors > config.shadow_errors:
             breach, why = "errors", f"{shadow.errors:.0%} of the shadow requests failed"
         elif shadow.dead_scores > config.shadow_dead:
             breach, why = "dead_scores", f"{shadow.dead_scores:.0%} of the shadow answers had constant or no scores"
-        elif shadow.degraded > config.shadow_degraded:
-            breach, why = "degraded", f"{shadow.degraded:.0%} of the shadow answers were degraded"
-        elif slower > config.shadow_slower_ms and shadow.median_ms > config.shadow_slower * shadow.champion_median_ms:
-            breach = "latency"
-            why = f"median {shadow.median_ms:.0f} ms, the champion's then {shadow.champion_median_ms:.0f} ms"
+        elif warm and shadow.degraded > config.shadow_degraded + shadow.champion_degraded:
+            breach, usually = "degraded", f"{shadow.champion_degraded:.0%} of the champion's"
+            why = f"{shadow.degraded:.0%} of the shadow answers were degraded, {usually}"
+        elif warm and slower:
+            breach, why = "latency", f"median {shadow.median_ms:.0f} ms, the champion's then {usual:.0f} ms"
     return Judged(breach, why, shadow.requests, figures)
 
 

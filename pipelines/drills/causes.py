@@ -147,7 +147,7 @@ def _deploy(now: Look, before: Look) -> list[Finding]:
                 "roll back to the version before",
                 "leave it rolled back; audit and shadow scores say what the gate did not see", float(len(worse)),
             ))  # fmt: skip
-    rolled = [told for told in now.deployed if "rolled_back" in told]
+    rolled = [told for told in now.deployed if "-> rolled_back" in told]
     if rolled and not found:
         found.append(Finding("deploy", f"a deploy was just rolled back: {rolled[-1]}", "already rolled back",
                              "leave it rolled back"))  # fmt: skip

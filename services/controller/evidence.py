@@ -55,7 +55,11 @@ WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm IN {{arms:Array(String)}
 _SHADOW: Final = f"""
 SELECT count() AS n, countIf(error != '') AS errors, countIf({_DEAD}) AS dead_scores,
     countIf(length(degraded) > 0) AS degraded, quantile(0.5)(total_ms) AS median_ms,
-    quantile(0.5)(champion_total_ms) AS champion_median_ms, avg(overlap_at_k) AS overlap
+    quantile(0.5)(champion_total_ms) AS champion_median_ms, avg(overlap_at_k) AS overlap,
+    (
+        SELECT countIf(length(degraded) > 0) / greatest(count(), 1) FROM decisions FINAL
+        WHERE {_RANGE} AND request_id IN (SELECT request_id FROM shadow WHERE {_RANGE} AND rollout = {{rollout:String}})
+    ) AS champion_degraded
 FROM shadow FINAL
 WHERE {_RANGE} AND rollout = {{rollout:String}}
 """  # noqa: S608 the text is ours; values are sent apart
@@ -91,7 +95,7 @@ class Evidence:
         return Shadow(
             requests=n, errors=row["errors"] / n, degraded=row["degraded"] / n, dead_scores=row["dead_scores"] / n,
             median_ms=row["median_ms"] or 0.0, champion_median_ms=row["champion_median_ms"] or 0.0,
-            overlap=row["overlap"] or 0.0,
+            overlap=row["overlap"] or 0.0, champion_degraded=row["champion_degraded"] or 0.0,
         )  # fmt: skip
 
 

@@ -81,8 +81,12 @@ def test_shadow_scores_are_summed_up(store: Analytics) -> None:
              "overlap_at_k": 0.5, "degraded": ["triton_down"] if i < 2 else []}
             for i in range(10)]  # fmt: skip
     store.insert("shadow", [*rows, {**rows[0], "request_id": "other", "rollout": "r-0"}])
+    answers = [{**decision(i, f"u{i}", "champion", BEGAN + i), "request_id": f"s{i}",
+                "degraded": ["triton_down"] if i == 3 else []} for i in range(10)]  # fmt: skip
+    store.insert("decisions", [*answers, {**answers[3], "request_id": "other"}])
     found = Evidence(store).shadow("r-1", since_ms=BEGAN)
     assert (found.requests, found.errors, found.degraded, found.dead_scores) == (10, 0.1, 0.2, 0.1)
+    assert found.champion_degraded == 0.1
     assert (found.median_ms, found.champion_median_ms, found.overlap) == (30.0, 10.0, 0.5)
 
 

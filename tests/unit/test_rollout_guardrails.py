@@ -48,7 +48,8 @@ def test_trouble_that_the_control_has_too_is_not_the_challengers() -> None:
     [
         (Shadow(100, median_ms=20, champion_median_ms=18, overlap=0.4), ""),
         (Shadow(100, errors=0.1), "errors"), (Shadow(100, dead_scores=0.1), "dead_scores"),
-        (Shadow(100, degraded=0.5), "degraded"), (Shadow(100, median_ms=90, champion_median_ms=20), "latency"),
+        (Shadow(100, degraded=0.5), "degraded"), (Shadow(100, degraded=0.5, champion_degraded=0.4), ""),
+        (Shadow(20, degraded=0.5), ""), (Shadow(100, median_ms=90, champion_median_ms=20), "latency"),
         (Shadow(3, errors=1.0), ""),
     ],
 )
