@@ -47,6 +47,8 @@ class GuardConfig:
     """Clicks or orders of both arms together before their ratio is judged."""
     gross_requests: int = 10
     gross_share: float = 0.5
+    gross_p: float = 0.01
+    """A share that the control's answers make this likely by chance is not the canary's fault."""
     shadow_errors: float = 0.02
     shadow_requests: int = 30
     """Nobody sees a shadow: what a cold start can cause is judged on more than `gross_requests`."""
@@ -157,12 +159,30 @@ def judge_shadow(shadow: Shadow, config: GuardConfig) -> Judged:
 
 def _gross(arms: Arms, config: GuardConfig) -> tuple[str, str]:
     for name in GROSS:
-        share = arms.step_gross.get(name, 0.0)
+        share, n = arms.step_gross.get(name, 0.0), arms.step_requests
         control = arms.control.get(name)
         usual = control.ratio if control is not None and control.n else 0.0
-        if arms.step_requests >= config.gross_requests and share >= config.gross_share and usual < share / 2:
-            return name, f"{name}: {share:.0%} of {arms.step_requests} canary answers, {usual:.0%} of the control's"
+        if n < config.gross_requests or share < config.gross_share or usual >= share / 2:
+            continue
+        if control is not None and by_chance(round(share * n), n, round(control.y), round(control.n)) > config.gross_p:
+            continue  # a machine that is too busy for both
+        return name, f"{name}: {share:.0%} of {n} canary answers, {usual:.0%} of the control's"
     return "", ""
+
+
+def by_chance(bad: int, n: int, control_bad: int, control_n: int) -> float:
+    """Chance of at least `bad` of n answers, were both arms equally bad: Fisher's exact test, one-sided."""
+    if not control_n:
+        return 0.0
+    all_bad, all_good = bad + control_bad, n + control_n - bad - control_bad
+    whole = _log_choose(n + control_n, n)
+    tail = (_log_choose(all_bad, k) + _log_choose(all_good, n - k) - whole
+            for k in range(max(bad, n - all_good), min(n, all_bad) + 1))  # fmt: skip
+    return min(1.0, sum(map(math.exp, tail)))
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _plain(value: float) -> float | None:

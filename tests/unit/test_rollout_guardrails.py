@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from bench.guardrails import canary
-from models.rollout.guardrails import Arms, GuardConfig, Judged, Shadow, judge, judge_alone, judge_shadow
+from models.rollout.guardrails import Arms, GuardConfig, Judged, Shadow, by_chance, judge, judge_alone, judge_shadow
 from models.rollout.sequential import Sums, compare, e_value, half_width
 
 
@@ -41,6 +42,19 @@ def test_a_challenger_that_degrades_every_other_answer_is_out_after_ten() -> Non
 def test_trouble_that_the_control_has_too_is_not_the_challengers() -> None:
     control = {"degraded": Sums(40, 100, 300, 60, 140, 190)}
     assert not judge(Arms({}, control, 50, {"degraded": 0.6}), GuardConfig()).breach
+
+
+def test_a_gross_difference_that_may_be_chance_is_waited_out() -> None:
+    busy = {"degraded": Sums(20, 20, 20, 5, 5, 5)}
+    assert not judge(Arms({}, busy, 20, {"degraded": 0.5}), GuardConfig()).breach, "10 of 20 against 5 of 20"
+    assert judge(Arms({}, busy, 20, {"degraded": 0.9}), GuardConfig()).breach == "degraded"
+
+
+@pytest.mark.parametrize("counts", [(10, 20, 5, 20), (3, 10, 0, 40), (40, 40, 1, 2), (0, 5, 0, 5)])
+def test_the_chance_of_a_gross_difference_is_fishers(counts: tuple[int, int, int, int]) -> None:
+    bad, n, control_bad, control_n = counts
+    table = [[bad, n - bad], [control_bad, control_n - control_bad]]
+    assert by_chance(*counts) == pytest.approx(scipy.stats.fisher_exact(table, "greater").pvalue)
 
 
 @pytest.mark.parametrize(
