@@ -199,7 +199,11 @@ def find_decision(lake: Path, request_id: str) -> dict[str, Any] | None:
 
 
 def compact(lake: Path, topic: str, *, at_least: int = 16) -> int:
-    """Merge the files of every partition that has `at_least` of them in one hour's folder; returns how many merged."""
+    """Merge the newest files of every partition that has `at_least` of them in one hour's folder; returns how many.
+
+    A file that is larger than all after it together stays as it is, so that a row is rewritten only each time its file
+    at least doubles: the work of an hour grows as n log n, not as n squared.
+    """
     merged = 0
     for folder in (lake / topic).glob("date=*/hour=*"):
         every = [p for p in map(_part, folder.glob("part-*.parquet")) if p is not None]
@@ -209,6 +213,7 @@ def compact(lake: Path, topic: str, *, at_least: int = 16) -> int:
         for partition in {p.partition for p in live}:
             mine = sorted((p for p in live if p.partition == partition), key=lambda p: p.first)
             if len(mine) >= at_least:
+                mine = mine[_first_to_merge([p.last - p.first + 1 for p in mine]):]
                 whole = pa.concat_tables([_read(p.path, schema(topic).names) for p in mine], promote_options="default")
                 name = f"part-{partition}-{mine[0].first}-{mine[-1].last}.parquet"
                 _write(folder / name, whole)
@@ -216,6 +221,15 @@ def compact(lake: Path, topic: str, *, at_least: int = 16) -> int:
                     part.path.unlink(missing_ok=True)
                 merged += len(mine)
     return merged
+
+
+def _first_to_merge(sizes: Sequence[int]) -> int:
+    """Where the files to merge begin: behind the last one that is larger than all after it together. Two at least."""
+    first, behind = len(sizes) - 2, sum(sizes[-2:])
+    while first > 0 and sizes[first - 1] <= behind:
+        first -= 1
+        behind += sizes[first]
+    return first
 
 
 def _event_type(topic: str) -> type[events.Event]:

@@ -87,6 +87,25 @@ def test_a_compaction_cut_off_before_it_deleted_is_read_once(tmp_path: Path) -> 
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
 
 
+@pytest.mark.parametrize(("sizes", "left"), [
+    ([1, 1, 1, 1], [4]),  # all of one size become one
+    ([40, 2, 2, 2], [40, 6]),  # a large one is not written again for a few rows
+    ([11, 8, 5, 3], [27]),  # nor left behind where its size doubles
+    ([8, 4, 2, 1], [8, 4, 3]),  # the last two at least
+])
+def test_a_large_file_is_merged_only_when_it_doubles(tmp_path: Path, sizes: list[int], left: list[int]) -> None:
+    table, _ = event_lake.to_table("shop.clicks", clicks(sum(sizes)))
+    first = 0
+    for size in sizes:
+        part = table.slice(first, size)
+        event_lake.write_part(tmp_path, "shop.clicks", 1, first, first + size - 1, T0, part)
+        first += size
+    event_lake.compact(tmp_path, "shop.clicks", at_least=4)
+    kept = sorted(event_lake.parts(tmp_path, "shop.clicks"), key=lambda p: p.first)
+    assert [p.last - p.first + 1 for p in kept] == left
+    assert event_lake.scan(tmp_path, "shop.clicks", ["_offset"])["_offset"].to_pylist() == list(range(sum(sizes)))
+
+
 def test_imports_fill_what_is_missing_and_replace_themselves(tmp_path: Path) -> None:
     days = 3
     table = pa.table({"event_id": [f"e{i}" for i in range(days)],
