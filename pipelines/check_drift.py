@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -251,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _attempt("Kafka", lambda: send(document, settings))
     page = not given.no_html and (given.record == "always" or document["verdict"] in ("warn", "drift"))
     if recorded:
+        os.nice(10)  # the verdict is out; pages for people may take their time
         _attempt("MLflow", lambda: record(checked, settings, page=page))
     if given.quiet:
         print(f"{document['verdict']} {span(document['window']['seconds'])} {document['id']}")

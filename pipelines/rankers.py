@@ -15,6 +15,7 @@ import numpy as np
 
 from adapters.registry import open_registry
 from models import onnx_export
+from models.calibration import ClickModel
 from models.drift.baseline import shown_rows, summarise
 from models.ranker import RankerConfig, RankingRows, importance, refit_on_all, train
 from models.ranking_features import FEATURES, FEATURES_SHA
@@ -50,6 +51,8 @@ def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None
     stage.path(f"{name}/report.json").write_text(json.dumps(report, indent=2))
     if stage.name == "production" and name == "ranker":
         baseline = _baseline(stage, load_booster(stage, name), rows, times)
+        promised = _promised(context, stage, name, config, trees)
+        baseline |= {} if promised is None else {"click_model": promised.as_dict()}
         stage.path(f"{name}/baseline.json").write_text(json.dumps(baseline))
     context.say(f"{name} ({stage.name}): {trees} trees on {report['rows']:,} rows, "
                 f"ONNX parity {report['parity']:.1e}, {report['seconds']} s")  # fmt: skip
@@ -64,6 +67,26 @@ def _baseline(stage: Stage, booster: Any, rows: RankingRows, times: np.ndarray) 
     return summarise(
         rows.features[keep], FEATURES, scores[keep], rows.labels[keep], requests=len(rows.groups), meta=meta
     )
+
+
+def _promised(context: Context, stage: Stage, name: str, config: RankerConfig, trees: int) -> ClickModel | None:
+    """P(click) by score, from scores of requests that their model did not learn from; None where too few were clicked.
+
+    A model is too sure of the rows it learned. The newest requests are scored by one that ended before them: by the
+    backtest's where it did, else by one that is fitted for this alone.
+    """
+    newest = context.rows_of(stage)[-1]
+    if newest.folder == context.stage("backtest").folder:
+        held, booster = load_rows(newest)[0], load_booster(newest, name)
+    else:
+        rows, times = rows_for(context, stage)
+        recent = times >= np.quantile(load_rows(newest)[1], 1 - HELD_OUT)
+        held = rows.requests(recent)
+        booster = refit_on_all(rows.requests(~recent), trees, config, FEATURES, threads=context.settings.threads)
+    scores = booster.predict(held.features)
+    keep = shown_rows(scores, held.groups)
+    clicked = held.labels[keep] >= 1
+    return ClickModel.fit(scores[keep], clicked) if clicked.any() and not clicked.all() else None
 
 
 def rows_for(context: Context, stage: Stage) -> tuple[RankingRows, np.ndarray]:

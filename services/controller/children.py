@@ -37,6 +37,8 @@ class _Child:
     what: str
     process: subprocess.Popen[bytes]
     out: Path
+    told: bool = False
+    """Whether its result was handed on already."""
 
 
 class Children:
@@ -89,11 +91,20 @@ class Children:
         self._drift = self._start("drift check", command + ([] if report else ["--no-html"]), out)
         return True
 
-    def drift_ended(self, at_ms: int) -> DriftReported | None:
-        """The report of the check that ended, once; None also where it could not report."""
-        if self._drift is None or self._drift.process.poll() is None:
+    def drift_reported(self, at_ms: int) -> DriftReported | None:
+        """The report of the check that runs, once it is written; None also where it could not report.
+
+        The check then still files its pages in MLflow, which takes seconds that nobody need wait for.
+        """
+        child = self._drift
+        if child is None:
             return None
-        child, self._drift = self._drift, None
+        ended = child.process.poll() is not None  # asked first: what a program leaves behind is there when it ended
+        if ended:
+            self._drift = None
+        if child.told or not (ended or child.out.exists()):
+            return None
+        child.told = True
         try:
             report = msgspec.json.decode(child.out.read_bytes(), type=dict[str, Any])
         except (OSError, msgspec.DecodeError):

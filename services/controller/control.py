@@ -182,7 +182,7 @@ class Controller:
         if (ended := self._children.job_ended(now)) is not None:
             self._metrics.job(ended)
             happened.append(ended)
-        if (report := self._children.drift_ended(now)) is not None:
+        if (report := self._children.drift_reported(now)) is not None:
             self._drift = {
                 "id": report.id, "verdict": report.verdict, "at_ms": report.at_ms, "reasons": list(report.reasons)
             }

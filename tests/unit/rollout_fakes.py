@@ -80,7 +80,7 @@ class FakeChildren:
         self.checks.append(report)
         return True
 
-    def drift_ended(self, at_ms: int) -> DriftReported | None:
+    def drift_reported(self, at_ms: int) -> DriftReported | None:
         found, self.report = self.report, None
         return found
 

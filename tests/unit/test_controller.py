@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from feature_repo.events import ROLLOUTS
 from models.rollout import events as e
 from models.rollout.state import Lineup, Ref, State
 from services.controller.api import add_routes
-from services.controller.children import drift_event
+from services.controller.children import Children, drift_event
 from services.controller.control import Controller
 from tests.unit.rollout_fakes import World
 
@@ -278,3 +279,27 @@ async def test_the_api_tells_and_takes_wishes(world: World) -> None:
     current = read_current(world.published)
     assert current is not None
     assert current.bundles["ranker"].version == "1"
+
+
+def test_a_drift_report_counts_before_its_pages_are_filed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        f"cd {tmp_path}\n"
+        """echo '{"id": "d1", "verdict": "healthy"}' > part && mv part drift-check.json\n"""
+        "while [ ! -e filed ]; do sleep 0.05; done\n"
+    )
+    python.chmod(0o755)
+    children = Children(str(python), tmp_path, tmp_path, "1h")
+    assert children.check_drift(report=True)
+    found: list[e.DriftReported] = []
+    deadline = time.monotonic() + 20
+    while not found and time.monotonic() < deadline:
+        found += [report] if (report := children.drift_reported(1)) is not None else []
+    assert [report.id for report in found] == ["d1"]
+    assert children.drift_reported(2) is None, "once"
+    assert not children.check_drift(report=True), "its pages are still being filed"
+    (tmp_path / "filed").touch()
+    while not children.check_drift(report=False) and time.monotonic() < deadline:
+        assert children.drift_reported(3) is None
+    children.close()
