@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -24,7 +23,6 @@ from rich.console import Console
 from adapters.analytics import Store, open_store
 from adapters.errors import MinimartError
 from adapters.kafka import KafkaPublisher
-from adapters.provenance import commit, environment_digest
 from feature_repo.events import DRIFT_REPORTS
 from models.drift.base import Level
 from models.drift.baseline import Baseline
@@ -36,14 +34,15 @@ from models.performance_estimate import TruedUp, estimate, realised, true_up
 from pipelines import drift_baselines as baselines
 from pipelines.drift_report import MODEL, gauges, report, show, span
 from pipelines.drift_traffic import SAMPLE, Versions, read, served
+from pipelines.file_drift import Papers, file, file_later
 from settings import Settings, load_settings
 
 UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 EXIT: Final = {Level.INSUFFICIENT_DATA: 0, Level.HEALTHY: 0, Level.WARN: 1, Level.DRIFT: 2}
 UNANSWERED: Final = 3
-EXPERIMENT: Final = "drift"
 KEPT: Final = 500
 RECORD_EVERY_MS: Final = 15 * 60_000
+RECORD_LEAST_MS: Final = 60_000
 
 
 @dataclass(frozen=True)
@@ -155,10 +154,16 @@ def keep(checked: Checked, settings: Settings, out: Path | None) -> None:
 
 
 def worth_recording(document: Mapping[str, Any], settings: Settings) -> bool:
-    """Whether this report says something that the last recorded one did not, or that one is old."""
+    """Whether this report says something that the one before did not, or the last recorded one is old.
+
+    A verdict that goes back and forth is recorded once a minute; drift after something else always.
+    """
     last = _last(settings)
-    old = document["at_ms"] - last.get("recorded_ms", 0) > RECORD_EVERY_MS
-    return bool(old) or document["verdict"] != last.get("verdict") or document["kinds"] != last.get("kinds")
+    age = document["at_ms"] - last.get("recorded_ms", 0)
+    if document["verdict"] == "drift" != last.get("verdict") or age > RECORD_EVERY_MS:
+        return True
+    changed = document["verdict"] != last.get("verdict") or document["kinds"] != last.get("kinds")
+    return changed and age > RECORD_LEAST_MS
 
 
 def _last(settings: Settings) -> dict[str, Any]:
@@ -177,29 +182,6 @@ def send(document: Mapping[str, Any], settings: Settings) -> None:
         publisher.flush(10.0)
     finally:
         publisher.close()
-
-
-def record(checked: Checked, settings: Settings, *, page: bool) -> None:
-    """An MLflow run with the report, its figures and, with `page`, Evidently's page. Raises Unavailable."""
-    document = checked.document
-    params = {"window": document["window_text"], "baseline": document["baseline"], **document["versions"]}
-    tags = {
-        "verdict": document["verdict"], "git_commit": commit(), "environment_sha256": environment_digest(),
-        "mlflow.runName": f"drift {document['verdict']}", **{f"kind_{k}": v for k, v in document["kinds"].items()},
-    }  # fmt: skip
-    from adapters.registry import open_registry  # MLflow takes seconds to import, and most checks leave no run
-
-    with open_registry(settings.mlflow_uri, settings.home).run(EXPERIMENT, params, tags) as run:
-        levels = {f"level_{k}": float(Level[v.upper()]) for k, v in document["kinds"].items()}
-        psi = {f"psi_{f['name'].replace(' ', '_')}": f["psi"] for f in document["features"] if f["psi"] is not None}
-        run.metrics({**levels, **psi, "requests": float(document["requests"])})
-        run.file("report.json", json.dumps(document, indent=1).encode())
-        if page and checked.reference is not None and checked.traffic.requests:
-            from pipelines.drift_html import write_html  # seconds to import, and not needed to decide
-
-            path = settings.home / "drift" / "report.html"
-            write_html(checked.reference, checked.traffic.baseline(), path)
-            run.file("report.html", path)
 
 
 def seconds(text: str) -> int:
@@ -251,14 +233,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.no_kafka:
         _attempt("Kafka", lambda: send(document, settings))
     page = not given.no_html and (given.record == "always" or document["verdict"] in ("warn", "drift"))
-    if recorded:
-        os.nice(10)  # the verdict is out; pages for people may take their time
-        _attempt("MLflow", lambda: record(checked, settings, page=page))
+    if recorded and given.record == "always":
+        _attempt("MLflow", lambda: file(_papers(checked, page=page), settings))
+    elif recorded:
+        file_later(_papers(checked, page=page), settings)
     if given.quiet:
         print(f"{document['verdict']} {span(document['window']['seconds'])} {document['id']}")
     else:
         show(document, Console(width=160 if not sys.stdout.isatty() else None))
     return EXIT[Level[document["verdict"].upper()]]
+
+
+def _papers(checked: Checked, *, page: bool) -> Papers:
+    if not page or checked.reference is None or not checked.traffic.requests:
+        return Papers(checked.document, None, None)
+    return Papers(checked.document, checked.reference, checked.traffic.baseline())
 
 
 def _attempt(where: str, act: Callable[[], None]) -> None:

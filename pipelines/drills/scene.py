@@ -43,15 +43,15 @@ class Pace:
     shadow_s: float = 8
     least_requests: int = 20
     least_shadow: int = 30
-    drift_every_s: float = 10
+    drift_every_s: float = 12
     drift_settle_s: float = 15
     drift_window_s: int = 25
     confirmations: int = 2
     healthy_s: float = 85
     after_s: float = 25
-    asks: float = 12  # of our own shoppers
-    feeds: float = 6  # of the simulator
-    searches: float = 30
+    asks: float = 10  # of our own shoppers
+    feeds: float = 4  # of the simulator
+    searches: float = 18
     away_s: float = 10  # how long a part that is killed stays away
     most_s: float = 480
 

@@ -13,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from adapters.errors import Unavailable
+from models.drift.baseline import Baseline
 from models.ranking_features import FEATURES
-from pipelines import check_drift, drift_traffic
+from pipelines import check_drift, drift_traffic, file_drift
 from pipelines.check_drift import Ask, check, keep, parse, worth_recording
 from pipelines.drift_baselines import Healthy
 from pipelines.drift_report import show, span
@@ -225,6 +226,41 @@ def test_status_and_words(
     quiet = ["--no-kafka", "--no-mlflow", "--quiet", "--window", "2m", "--settle", "20s", "--now-ms", str(NOW)]
     assert check_drift.main(quiet) == 0
     assert capsys.readouterr().out.startswith("healthy 2 min drift-")
+
+
+def test_papers_that_are_filed_later_are_what_was_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(FakeStore(), settings, ask(NOW - 5 * MINUTE))
+    checked = check(FakeStore(broken="nulls", since_ms=NOW - 5 * MINUTE), settings, ask())
+    started: list[list[str]] = []
+    monkeypatch.setattr(file_drift.subprocess, "Popen", lambda command, **_: started.append(command))
+    file_drift.file_later(file_drift.Papers(checked.document, checked.reference, checked.traffic.baseline()), settings)
+
+    found: list[file_drift.Papers] = []
+    monkeypatch.setattr(file_drift, "file", lambda papers, _: found.append(papers))
+    monkeypatch.setattr(file_drift, "load_settings", lambda: settings)
+    monkeypatch.setattr(file_drift.os, "nice", lambda _: 0)
+    monkeypatch.setattr("sys.argv", started[0][2:])
+    file_drift.main()
+    (papers,) = found
+    assert papers.document == json.loads(json.dumps(checked.document))
+    assert checked.reference is not None
+    assert papers.reference == Baseline.from_dict(json.loads(json.dumps(checked.reference.as_dict())))
+    assert papers.traffic is not None
+    assert not list((settings.home / "drift").glob("papers-*")), "filed papers do not lie about"
+
+
+def test_a_verdict_that_goes_back_and_forth_is_recorded_once_a_minute(settings: Settings) -> None:
+    def document(verdict: str, at_ms: int, recorded_ms: int = 0) -> dict[str, Any]:
+        return {"verdict": verdict, "kinds": {}, "at_ms": at_ms, "recorded_ms": recorded_ms}
+
+    (settings.home / "drift").mkdir(parents=True, exist_ok=True)
+    (settings.home / "drift" / "latest.json").write_text(json.dumps(document("healthy", NOW, NOW)))
+    assert not worth_recording(document("warn", NOW + 30_000), settings)
+    assert worth_recording(document("warn", NOW + 61_000), settings)
+    assert worth_recording(document("drift", NOW + 30_000), settings)
+    assert not worth_recording(document("healthy", NOW + 61_000), settings)
 
 
 def test_lengths_of_time() -> None:
