@@ -71,7 +71,10 @@ class Arms(msgspec.Struct, frozen=True):
     control: dict[str, Sums] = {}
     step_requests: int = 0
     step_gross: dict[str, float] = {}
-    """Share of this step's canary answers per gross guard."""
+    """Share of this step's canary answers per gross guard; "degraded" only for what a model can cause."""
+    step_control_requests: int = 0
+    step_control: dict[str, float] = {}
+    """The same of the control's answers in this step."""
 
 
 class Shadow(msgspec.Struct, frozen=True):
@@ -132,7 +135,7 @@ def judge(arms: Arms, config: GuardConfig) -> Judged:
 
 def judge_alone(arms: Arms, config: GuardConfig) -> Judged:
     """Judge where there is no control any more: the gross guards only."""
-    breach, why = _gross(arms, config)
+    breach, why = _gross(arms, config, alone=True)
     figures = {"step_requests": arms.step_requests, "gross": dict(arms.step_gross)}
     return Judged(breach, why, arms.step_requests, figures)
 
@@ -157,16 +160,17 @@ def judge_shadow(shadow: Shadow, config: GuardConfig) -> Judged:
     return Judged(breach, why, shadow.requests, figures)
 
 
-def _gross(arms: Arms, config: GuardConfig) -> tuple[str, str]:
+def _gross(arms: Arms, config: GuardConfig, *, alone: bool = False) -> tuple[str, str]:
+    """What is plain after a few answers. Against the control of the same seconds: a busy machine is nobody's fault."""
+    n, m = arms.step_requests, arms.step_control_requests
     for name in GROSS:
-        share, n = arms.step_gross.get(name, 0.0), arms.step_requests
-        control = arms.control.get(name)
-        usual = control.ratio if control is not None and control.n else 0.0
-        if n < config.gross_requests or share < config.gross_share or usual >= share / 2:
+        share, usual = arms.step_gross.get(name, 0.0), arms.step_control.get(name, 0.0)
+        if n < config.gross_requests or share < config.gross_share:
             continue
-        if control is not None and by_chance(round(share * n), n, round(control.y), round(control.n)) > config.gross_p:
-            continue  # a machine that is too busy for both
-        return name, f"{name}: {share:.0%} of {n} canary answers, {usual:.0%} of the control's"
+        if alone:
+            return name, f"{name}: {share:.0%} of {n} answers"
+        if m and by_chance(round(share * n), n, round(usual * m), m) <= config.gross_p:
+            return name, f"{name}: {share:.0%} of {n} canary answers, {usual:.0%} of the control's {m}"
     return "", ""
 
 

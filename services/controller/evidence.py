@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from adapters.analytics import Store
-from models.rollout.guardrails import METRICS, Arms, Shadow
+from models.rollout.guardrails import GROSS, METRICS, Arms, Shadow
 from models.rollout.sequential import Sums
 
 _DEAD: Final = "length(scores) = 0 OR (length(scores) > 1 AND arrayMin(scores) = arrayMax(scores))"
@@ -48,9 +48,11 @@ FROM
 GROUP BY arm
 """  # noqa: S608 the text is ours; values are sent apart
 _STEP: Final = f"""
-SELECT count() AS n, countIf(length(degraded) > 0) AS degraded, countIf({_DEAD}) AS dead_scores
+SELECT arm IN {{arms:Array(String)}} AS ours, count() AS n, countIf({_DEAD}) AS dead_scores,
+    countIf(length(degraded) > 0 AND NOT hasAny(degraded, ['redis_down', 'features_late', 'kafka_down'])) AS degraded
 FROM decisions FINAL
-WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm IN {{arms:Array(String)}}
+WHERE {_RANGE} AND rollout = {{rollout:String}} AND (arm = 'control' OR arm IN {{arms:Array(String)}})
+GROUP BY ours
 """  # noqa: S608
 _SHADOW: Final = f"""
 SELECT count() AS n, countIf(error != '') AS errors, countIf({_DEAD}) AS dead_scores,
@@ -79,11 +81,11 @@ class Evidence:
         span = {"rollout": rollout, "since": began_ms, "until": balanced_until_ms or _FOREVER}
         rows = {row["arm"]: row for row in self._store.query(_ARMS, span)}
         here = {"rollout": rollout, "since": step_ms, "until": _FOREVER, "arms": list(step_arms)}
-        (step,) = self._store.query(_STEP, here)
-        n = int(step["n"])
+        steps = {bool(row["ours"]): row for row in self._store.query(_STEP, here)}
+        ours, theirs = _gross(steps.get(True)), _gross(steps.get(False))
         return Arms(
-            canary=_sums(rows.get("canary")), control=_sums(rows.get("control")), step_requests=n,
-            step_gross={name: step[name] / n for name in ("degraded", "dead_scores")} if n else {},
+            canary=_sums(rows.get("canary")), control=_sums(rows.get("control")), step_requests=ours[0],
+            step_gross=ours[1], step_control_requests=theirs[0], step_control=theirs[1],
         )  # fmt: skip
 
     def shadow(self, rollout: str, *, since_ms: int) -> Shadow:
@@ -97,6 +99,13 @@ class Evidence:
             median_ms=row["median_ms"] or 0.0, champion_median_ms=row["champion_median_ms"] or 0.0,
             overlap=row["overlap"] or 0.0, champion_degraded=row["champion_degraded"] or 0.0,
         )  # fmt: skip
+
+
+def _gross(row: Mapping[str, Any] | None) -> tuple[int, dict[str, float]]:
+    """How many answers, and the share of each gross guard among them."""
+    if row is None:
+        return 0, {}
+    return int(row["n"]), {name: row[name] / row["n"] for name in GROSS}
 
 
 def _sums(row: Mapping[str, Any] | None) -> dict[str, Sums]:

@@ -72,6 +72,9 @@ def test_sums_by_shopper_are_exact(store: Analytics) -> None:
     step = [d for d in decisions if d["arm"] == "canary" and d["event_ms"] >= BEGAN + HOUR]
     assert found.step_requests == len(step)
     assert found.step_gross["degraded"] == pytest.approx(sum(bool(d["degraded"]) for d in step) / len(step))
+    beside = [d for d in decisions if d["arm"] == "control" and d["event_ms"] >= BEGAN + HOUR]
+    assert found.step_control_requests == len(beside)
+    assert found.step_control["degraded"] == pytest.approx(sum(bool(d["degraded"]) for d in beside) / len(beside))
     assert judge(found, GuardConfig(least_users=10)).figures["clicks"]["verdict"] == "ok"
 
 

@@ -97,7 +97,7 @@ class FakeEvidence:
     def arms(self, rollout: str, **span: Any) -> Arms:
         if self.down:
             raise Unavailable("the store is away")
-        return Arms(step_requests=self.requests, step_gross=self.gross)
+        return Arms(step_requests=self.requests, step_gross=self.gross, step_control_requests=self.requests)
 
     def shadow(self, rollout: str, *, since_ms: int) -> Shadow:
         if self.down:

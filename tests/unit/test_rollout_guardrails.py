@@ -33,21 +33,27 @@ def test_a_better_challenger_is_let_through() -> None:
 
 
 def test_a_challenger_that_degrades_every_other_answer_is_out_after_ten() -> None:
-    arms = Arms(step_requests=10, step_gross={"degraded": 0.6, "dead_scores": 0.0})
+    arms = Arms(step_requests=10, step_gross={"degraded": 0.6, "dead_scores": 0.0}, step_control_requests=12)
     assert judge(arms, GuardConfig()).breach == "degraded"
     assert judge_alone(arms, GuardConfig()).breach == "degraded"
-    assert not judge(Arms(step_requests=9, step_gross={"degraded": 1.0}), GuardConfig()).breach
+    few = Arms(step_requests=9, step_gross={"degraded": 1.0}, step_control_requests=12)
+    assert not judge(few, GuardConfig()).breach
 
 
-def test_trouble_that_the_control_has_too_is_not_the_challengers() -> None:
-    control = {"degraded": Sums(40, 100, 300, 60, 140, 190)}
-    assert not judge(Arms({}, control, 50, {"degraded": 0.6}), GuardConfig()).breach
-
-
-def test_a_gross_difference_that_may_be_chance_is_waited_out() -> None:
-    busy = {"degraded": Sums(20, 20, 20, 5, 5, 5)}
-    assert not judge(Arms({}, busy, 20, {"degraded": 0.5}), GuardConfig()).breach, "10 of 20 against 5 of 20"
-    assert judge(Arms({}, busy, 20, {"degraded": 0.9}), GuardConfig()).breach == "degraded"
+@pytest.mark.parametrize(
+    ("canary", "control", "breach"),
+    [
+        ((50, 0.6), (100, 0.6), ""),  # trouble that the control has too is not the challenger's
+        ((20, 0.5), (20, 0.25), ""),  # may be chance
+        ((20, 0.9), (20, 0.25), "degraded"),
+        ((12, 1.0), (0, 0.0), ""),  # nothing to compare with yet
+    ],
+)
+def test_a_gross_difference_is_one_to_the_control_of_the_same_seconds(
+    canary: tuple[int, float], control: tuple[int, float], breach: str
+) -> None:
+    arms = Arms({}, {}, canary[0], {"degraded": canary[1]}, control[0], {"degraded": control[1]})
+    assert judge(arms, GuardConfig()).breach == breach
 
 
 @pytest.mark.parametrize("counts", [(10, 20, 5, 20), (3, 10, 0, 40), (40, 40, 1, 2), (0, 5, 0, 5)])
