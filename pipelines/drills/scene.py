@@ -49,9 +49,9 @@ class Pace:
     confirmations: int = 2
     healthy_s: float = 85
     after_s: float = 25
-    asks: float = 12  # of our own shoppers
-    feeds: float = 4  # of the simulator
-    searches: float = 18
+    asks: float = 10  # of our own shoppers
+    feeds: float = 2  # of the simulator
+    searches: float = 16
     away_s: float = 10  # how long a part that is killed stays away
     most_s: float = 480
 
