@@ -121,6 +121,14 @@ def test_no_rows_give_the_missing_value_of_the_declared_type(function: str) -> N
 
 
 @pytest.mark.parametrize("function", list(AGGREGATIONS))
+def test_the_bulk_builder_takes_no_rows_at_all(function: str) -> None:
+    layout, nothing = layout_of(view_of(function)), np.empty(0, dtype=np.int64)
+    values = tuple(np.empty(0, dtype=object if name == "device_id" else np.float64)
+                   for (name,) in layout.feeds[0].values)
+    assert list(bulk.build(layout, [bulk.Facts(nothing, nothing, nothing, values)], 0)) == []
+
+
+@pytest.mark.parametrize("function", list(AGGREGATIONS))
 def test_order_changes_nothing(function: str) -> None:
     view, facts = view_of(function), facts_of(5, 40)
     now = facts[-1][1]
