@@ -214,8 +214,8 @@ def _write(rows: bytearray, level: Level, row: list[int]) -> None:
     try:
         level.row.pack_into(rows, place, *row)
     except struct.error:  # a count or sum beyond its type stays at the limit: one absurd key must not stop a partition
-        limits = [(np.iinfo(kind).min, np.iinfo(kind).max) for kind, _ in (level.dtype.fields or {}).values()]
-        row[:] = [min(max(value, int(low)), int(high)) for value, (low, high) in zip(row, limits, strict=True)]
+        limits = [np.iinfo(level.dtype[name]) for name in level.dtype.names or ()]
+        row[:] = [min(max(value, int(of.min)), int(of.max)) for value, of in zip(row, limits, strict=True)]
         level.row.pack_into(rows, place, *row)
 
 
