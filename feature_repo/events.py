@@ -65,6 +65,7 @@ class ProductClicked(ShopperEvent, frozen=True, kw_only=True, tag="product_click
     item_id: Id
     category: Label
     price_cents: Cents
+    seller_id: Id | None = None
     request_id: Id | None = None
     position: Annotated[int, Meta(ge=1, le=200)] | None = None
 
@@ -75,6 +76,7 @@ class ProductAddedToCart(ShopperEvent, frozen=True, kw_only=True, tag="product_a
     category: Label
     price_cents: Cents
     quantity: Quantity = 1
+    seller_id: Id | None = None
     request_id: Id | None = None
 
 
@@ -83,6 +85,7 @@ class OrderLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     category: Label
     price_cents: Cents
     quantity: Quantity = 1
+    seller_id: Id | None = None
 
 
 class OrderPlaced(ShopperEvent, frozen=True, kw_only=True, tag="order_placed"):
