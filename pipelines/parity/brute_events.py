@@ -1,4 +1,4 @@
-"""What counts as an event, said a second time. Imports nothing of ours: the proof compares it with what the platform took.
+"""What counts as an event, said a second time. Imports nothing of ours: the proof compares it with what was taken.
 
 A payload is a JSON object whose `type` belongs to its topic, with the required fields, no unknown ones, and version 1.
 """
@@ -54,7 +54,8 @@ quantity: Final = _between(1, 10_000)
 currency: Final = _matches("[A-Z]{3}")
 maybe_id: Final = _or_none(identity)
 
-_REQUIRED: Final = {"event_id": identity, "event_time": _between(946_684_800_000, 4_102_444_800_000), "user_id": identity}
+_REQUIRED: Final = {"event_id": identity, "event_time": _between(946_684_800_000, 4_102_444_800_000),
+                    "user_id": identity}
 _OPTIONAL: Final = {"version": _between(1, 1), "session_id": maybe_id, "country": _or_none(_matches("[A-Z]{2}")),
                     "device": _or_none(_matches("desktop|phone|tablet|other"))}
 _PRODUCT: Final = {"item_id": identity, "category": label, "price_cents": cents}

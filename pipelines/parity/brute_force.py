@@ -109,8 +109,8 @@ class BruteForce:
             return float(column.measure[inside].sum()) / float(below) if below else math.nan
         return _FUNCTIONS[function](feature, column, inside, now)
 
-    def sketched(self, view: str, feature: Mapping[str, Any], key: Key, now: int, upto: Mapping[Place, int] | None = None
-                 ) -> bool:
+    def sketched(self, view: str, feature: Mapping[str, Any], key: Key, now: int,
+                 upto: Mapping[Place, int] | None = None) -> bool:
         """Whether a distinct count may be an estimate: a tile of its window holds too many values to keep them all."""
         column = self._column(view, feature["column"], key)
         inside = self._known(column, now, upto) & _within(column.when, feature["window"], now)

@@ -1,7 +1,7 @@
 """A stream of events that is hard to count: late, twice, out of order, hot, with wrong clocks, old and unreadable.
 
-Drawn in columns with numpy, so that a million take seconds; the same recipe gives the same bytes. Knows nothing of Kafka
-nor of features: it only knows what an event looks like.
+Drawn in columns with numpy, so that a million take seconds; the same recipe gives the same bytes. Knows nothing of
+Kafka nor of features: it only knows what an event looks like.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CATEGORIES: Final = 12
 
 
 class Act(NamedTuple):
-    """Arrivals of one part of the stream: `share` of all events in `bursts` bursts of `minutes`, from `first` to `last` days
-    before the end. The gaps between acts leave room to read windows at times when nothing arrives."""
+    """Arrivals of one part of the stream: `share` of all events in `bursts` bursts of `minutes`, from `first` to `last`
+    days before the end. The gaps between acts leave room to read windows at times when nothing arrives."""
 
     share: float
     first: float
@@ -59,7 +59,7 @@ class Recipe:
 
 
 class Stream(NamedTuple):
-    """Records in the order in which they are sent; `acts` are the ends of the acts; `planted` what was drawn on purpose."""
+    """Records in the order in which they are sent; `acts`: where the acts end; `planted`: what was drawn on purpose."""
 
     topics: list[str]
     keys: list[str]
@@ -137,7 +137,8 @@ def _contents(recipe: Recipe, rng: np.random.Generator, event_time: np.ndarray) 
     item = _hot(rng, items, n)
     return Drawn(
         event=np.arange(n), topic=rng.choice(len(TOPICS), n, p=shares / shares.sum()), event_time=event_time,
-        user=_hot(rng, users, n), item=item, category=np.where(rng.random(n) < 0.9, item, rng.integers(0, 99, n)) % CATEGORIES,
+        user=_hot(rng, users, n), item=item,
+        category=np.where(rng.random(n) < 0.9, item, rng.integers(0, 99, n)) % CATEGORIES,
         price=rng.integers(0, 99_999, n) // (1 + item % 7), dice=rng.integers(0, 2**31, n))
 
 

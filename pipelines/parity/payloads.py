@@ -1,4 +1,4 @@
-"""Drawn columns as the bytes of events: required fields always, optional ones now and then, as old and new senders do."""
+"""Drawn columns as the bytes of events: required fields always, optional ones as old and new senders have them."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def _carted(head: str, item: int, category: int, price: int, dice: int) -> str:
 
 
 def _ordered(head: str, item: int, category: int, price: int, dice: int) -> str:
-    lines = ",".join(
-        f'{{{_product(item + n, (category + n) % len(CATEGORY), price, dice)}' + (f',"quantity":{1 + dice % 3}}}' if dice % 5 else "}")
-        for n in range(1 + dice % 3))
+    many = f',"quantity":{1 + dice % 3}' if dice % 5 else ""
+    lines = ",".join(f"{{{_product(item + n, (category + n) % len(CATEGORY), price, dice)}{many}}}"
+                     for n in range(1 + dice % 3))
     return f'{{"type":"order_placed",{head}"order_id":"o{dice}","lines":[{lines}]}}'
 
 
