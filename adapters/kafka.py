@@ -268,7 +268,8 @@ class MemoryPublisher:
 def ensure_topics(bootstrap: str, partitions: int, timeout_s: float = 30.0, *, forever: bool = False) -> list[str]:
     """Create every topic of the events and its dead-letter topic; those that exist stay as they are.
 
-    `forever`: nothing is dropped for its age, for records whose arrival lies weeks back. Returns the names created. Raises Unavailable when Kafka does not answer in `timeout_s`.
+    `forever`: nothing is dropped for its age, for records whose arrival lies weeks back. Returns the names created.
+    Raises Unavailable when Kafka does not answer in `timeout_s`.
     """
     week, two_days = "604800000", "172800000"
     wanted: dict[str, dict[str, str]] = {}

@@ -41,7 +41,8 @@ class Row(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """The rows of one column of one key, by event time. `measure`: 1 where rows are counted, else the number."""
+    """The rows of one column of one key, by event time. `measure`: 1 where rows are counted, else the number; `code`:
+    equal where the text of the value is."""
 
     when: np.ndarray
     arrival: np.ndarray
@@ -49,6 +50,7 @@ class _Column(NamedTuple):
     offset: np.ndarray
     value: np.ndarray
     measure: np.ndarray
+    code: np.ndarray
     event_id: np.ndarray
 
 
@@ -114,10 +116,9 @@ class BruteForce:
         """Whether a distinct count may be an estimate: a tile of its window holds too many values to keep them all."""
         column = self._column(view, feature["column"], key)
         inside = self._known(column, now, upto) & _within(column.when, feature["window"], now)
-        tiles: dict[int, set[str]] = defaultdict(set)
-        for tile, value in zip(column.when[inside] // WINDOWS[feature["window"]][1], column.value[inside], strict=True):
-            tiles[tile].add(str(value))
-        return any(len(values) > EXACT_UP_TO for values in tiles.values())
+        tile = column.when[inside] // WINDOWS[feature["window"]][1]
+        pairs = np.unique(np.stack([tile, column.code[inside]], axis=1), axis=0)
+        return bool(len(pairs)) and int(np.unique(pairs[:, 0], return_counts=True)[1].max()) > EXACT_UP_TO
 
     def rows(self, view: str, column: str, key: Key) -> list[Row]:
         """All rows of a column, refused ones included, by event time."""
@@ -198,7 +199,9 @@ class BruteForce:
         order = keep[np.argsort(when[keep], kind="stable")]
         whole = all(isinstance(v, int) for v in value[order])
         measure = value[order].astype(np.int64) if whole else np.zeros(len(order), dtype=np.int64)
-        return _Column(when[order], arrival[order], place[order], offset[order], value[order], measure, event_id[order])
+        code = np.unique(np.array([str(v) for v in value[order]], dtype=object), return_inverse=True)[1]
+        return _Column(when[order], arrival[order], place[order], offset[order], value[order], measure, code,
+                       event_id[order])
 
 
 def bounds(window: str, now: int) -> tuple[int, int]:
@@ -243,7 +246,7 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "min": _extreme(np.min),
     "max": _extreme(np.max),
     "std": _std,
-    "distinct": lambda feature, column, inside, now: len({str(v) for v in column.value[inside]}),
+    "distinct": lambda feature, column, inside, now: len(np.unique(column.code[inside])),
     "decayed": _decayed,
     "top_k": _top,
 }

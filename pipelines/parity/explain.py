@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from pipelines.parity.brute_force import WINDOWS, BruteForce, Row, bounds
 from pipelines.parity.compare import Mismatch

@@ -46,7 +46,8 @@ def payloads(drawn: Drawn, bad: np.ndarray) -> list[bytes]:
 
 
 def _product(item: int, category: int, price: int, dice: int) -> str:
-    return f'"item_id":"i{item}","category":"{CATEGORY[category]}","price_cents":{price}'
+    seller = f',"seller_id":"s{item % 40}"' if dice % 5 > 1 else ""  # senders of before sellers do not say it
+    return f'"item_id":"i{item}","category":"{CATEGORY[category]}","price_cents":{price}{seller}'
 
 
 def _shown(head: str, item: int, category: int, price: int, dice: int) -> str:
@@ -73,8 +74,9 @@ def _ordered(head: str, item: int, category: int, price: int, dice: int) -> str:
 
 def _paid(head: str, item: int, category: int, price: int, dice: int) -> str:
     device = f',"device_id":"d{dice % 97}"' if dice % 4 else ""
-    return (f'{{"type":"payment_made",{head}"payment_id":"p{dice}","order_id":"o{dice}","merchant_id":"m{item % 50}",'
-            f'"amount_cents":{price},"currency":"EUR","card_id":"c{(item * 7 + dice % 3) % 400}"{device}}}')
+    merchant = min(item, 30)  # one giant, whose distinct cards and payers outgrow an exact count
+    return (f'{{"type":"payment_made",{head}"payment_id":"p{dice}","order_id":"o{dice}","merchant_id":"m{merchant}",'
+            f'"amount_cents":{price},"currency":"EUR","card_id":"c{(item * 7 + dice % 200) % 900}"{device}}}')
 
 
 _WRITERS: Final[tuple[Callable[[str, int, int, int, int], str], ...]] = (_shown, _clicked, _carted, _ordered, _paid)

@@ -43,7 +43,8 @@ def choose_times(first: int, last: int, count: int, rng: np.random.Generator) ->
     """`count` times from `first` to `last`, both inclusive, rising: on both sides of the next edges of tiles, those at
     which windows run empty, and some at random."""
     grains = (MINUTE, HOUR, DAY)
-    edges = [start // grain * grain + grain for start in (first, *(first + later for later in LATER)) for grain in grains]
+    starts = (first, *(first + later for later in LATER))
+    edges = [start // grain * grain + grain for start in starts for grain in grains]
     wanted = [first, *(edge + step for edge in edges for step in (-1, 0)), *(first + later for later in LATER)]
     inside = sorted({t for t in wanted if first <= t <= last})
     edges_picked = rng.permutation(inside[1:])[:max(0, count - 3)].tolist() if len(inside) > 1 else []

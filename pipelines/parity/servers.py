@@ -49,7 +49,7 @@ class Servers:
         return FeatureState(self.redis_url, self.plan)
 
     def start(self, service: str, port: int, **settings: str) -> Process:
-        """Start `python -m services.<service>` with MINIMART_<settings>; its log: `<service>-<port>.log` of the home."""
+        """Start `python -m services.<service>` with MINIMART_<settings>; logs to `<service>-<port>.log`."""
         own = {f"{service}_port": str(port)} | settings
         return self.start_module(f"services.{service}", f"{service}-{port}", **own)
 
