@@ -88,7 +88,7 @@ class MemoryStore:
         return dict(self.counted)
 
 
-def drawn(plan: FeaturePlan, n: int = 4_000, seed: int = 3) -> generate.Stream:
+def drawn(plan: FeaturePlan, n: int = 2_500, seed: int = 3) -> generate.Stream:
     """A hard stream that ends at NOW."""
     return generate.draw(generate.Recipe(n, seed, NOW, plan.topics, generate.SHORT))
 
