@@ -145,7 +145,7 @@ class BruteForce:
             return "too_late"
         seen, hour = self._seen[topic, partition], arrival // HOUR
         before = seen.get(event["event_id"])
-        seen[event["event_id"]] = hour
+        seen[event["event_id"]] = max(hour, before or 0)
         return "duplicate" if before is not None and hour - before <= 24 else "counted"
 
     def _file(self, topic: str, event: Event, outcome: str, place: int, offset: int, arrival: int) -> None:

@@ -77,12 +77,18 @@ def draw(recipe: Recipe) -> Stream:
     drawn = _contents(recipe, rng, event_time)
     source, copied, changed = _duplicates(recipe, rng)
     planted = Counter({name: int((kinds == at).sum()) for at, name in enumerate(KINDS) if name != "prompt"})
-    planted.update(duplicate=int(copied.sum()), same_id_other_content=int(changed.sum()))
+    clash = (rng.random(n) < 0.001) & ~copied & (np.arange(n) > 0)
+    planted.update(duplicate=int(copied.sum()), same_id_other_content=int(changed.sum()),
+                   same_id_elsewhere=int(clash.sum()))
     exact = copied & ~changed
     drawn = drawn.taken(np.where(exact, source, np.arange(n)))
     # The id, the topic and the shopper are those of the first sighting, or it would be no duplicate of it.
     for column in (drawn.event, drawn.topic, drawn.user):
         column[changed] = column[source[changed]]
+    # Another shopper's event under an id that was used before: a duplicate in the same partition, none in another.
+    earlier = (rng.random(n) * np.arange(n)).astype(np.int64)
+    for column in (drawn.event, drawn.topic):
+        column[clash] = column[earlier[clash]]
     bad = np.where(rng.random(n) < recipe.poison, rng.integers(0, 8, n), -1)
     planted["poison"] = int((bad >= 0).sum())
     return Stream([TOPICS[t] for t in drawn.topic.tolist()], [f"u{u}" for u in drawn.user.tolist()],
