@@ -1,5 +1,5 @@
-"""`make parity` in small on every change: real Kafka and Redis, workers killed at every named point and a random one, and
-a reader that logs vectors all the while."""
+"""`make parity` in small on every change: real Kafka and Redis, workers killed at every named point and a random one,
+and a reader that logs vectors all the while."""
 
 from __future__ import annotations
 
