@@ -80,13 +80,13 @@ def suspects(kinds: Mapping[str, list[Row]], wrong: Mismatch) -> list[str]:
             found.append(f"event {single[-1].event_id}{more} {what}")
     run = [] if found else _run(kinds["in the window"], weight, -off)
     if run:
-        found.append(f"{len(run)} rows next to each other, such as {run[0].event_id} to {run[-1].event_id}, seem not to be "
-                     "counted")
+        found.append(f"{len(run)} rows next to each other, such as {run[0].event_id} to {run[-1].event_id}, seem not to "
+                     "be counted")
     return found
 
 
 def _run(rows: list[Row], weight: Callable[[Row], float], missing: float) -> list[Row]:
-    """Rows of one partition, next to each other in Kafka, that weigh as much as what is missing; none if there are none."""
+    """Rows of one partition, next to each other in Kafka, that weigh as much as what is missing, if there are any."""
     places = sorted(rows, key=lambda row: (row.topic, row.partition, row.offset))
     for start, first in enumerate(places):
         held = 0.0
