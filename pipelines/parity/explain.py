@@ -80,8 +80,8 @@ def suspects(kinds: Mapping[str, list[Row]], wrong: Mismatch) -> list[str]:
             found.append(f"event {single[-1].event_id}{more} {what}")
     run = [] if found else _run(kinds["in the window"], weight, -off)
     if run:
-        found.append(f"{len(run)} rows next to each other, such as {run[0].event_id} to {run[-1].event_id}, seem not to "
-                     "be counted")
+        found.append(f"{len(run)} rows next to each other, such as {run[0].event_id} to {run[-1].event_id}, seem not "
+                     "to be counted")
     return found
 
 
