@@ -20,12 +20,12 @@ from typing import Final
 
 from feature_repo import flink_events as source
 from feature_repo.aggregations.base import Kind
+from feature_repo.aggregations.family import AGGREGATIONS
 from feature_repo.facts import on_element
 from feature_repo.layout import Feed, Layout, layout_of
 from feature_repo.plan import FeaturePlan
 from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS, DEDUP_HOURS, MINUTE_MS, TOO_LATE_MS, WINDOWS
 
-TOPIC: Final = "features.tiles"
 STATE_TTL_MS: Final = TOO_LATE_MS + 2 * DAY_MS
 """An open tile, at most a day long, gets its last event TOO_LATE_MS after its end; sightings matter for a day."""
 RETENTION_MS: Final = max(w.length_ms + w.tile_ms for w in WINDOWS.values()) + STATE_TTL_MS
@@ -38,13 +38,38 @@ PARTIAL: Final[Mapping[Kind, tuple[str, str, str]]] = {
 
 TILES, DISTINCT, TOP, NEWEST = "tiles", "distinct", "top", "newest"
 
+_TILE: Final = "GROUP BY key and tile: "
+EXPRESSIBLE: Final[Mapping[str, str]] = {
+    "count": _TILE + "SUM(1)",
+    "sum": _TILE + "SUM(x)",
+    "mean": _TILE + "SUM(x) and the number of x",
+    "min": _TILE + "MIN(x)",
+    "max": _TILE + "MAX(x)",
+    "std": _TILE + "SUM(x), the number of x, and SUM(x * x) as DECIMAL(38, 0)",
+    "ratio": _TILE + "both columns, divided when read",
+    "decayed": _TILE + "SUM(x) or SUM(1), weighted by age when read",
+    "distinct": "GROUP BY key, tile and x: one record per value; exact or HyperLogLog when it is written to Redis",
+    "top_k": "GROUP BY key, tile and x: SUM(1) per value, ranked when read",
+    "last": "Top-1 by event time and x, per key and day",
+    "last_k": "Top-k by event time and x, per key and day, ARRAY_AGG",
+}
+"""Function -> what the SQL keeps for it. A function that is not here cannot be expressed, and `why_not` says so."""
+
+
+_NO_SQL: Final = "has no Flink SQL"
+
+
+def topic_of(plan: FeaturePlan) -> str:
+    """The topic of tiles of a feature set: another set has other tiles."""
+    return f"features.tiles.{plan.version}"
+
 
 @dataclass(frozen=True)
 class Job:
     """How the compiled job runs. `bounded`: it ends at what is in Kafka when it starts."""
 
     bootstrap: str
-    topic: str = TOPIC
+    topic: str
     name: str = "minimart-features"
     bounded: bool = False
     parallelism: int = 2
@@ -63,8 +88,22 @@ class Job:
 
 
 def statements(plan: FeaturePlan, job: Job) -> list[str]:
-    """The whole job: settings, tables, views, and last the one statement that starts it."""
+    """The whole job: settings, tables, views, and last the one statement that starts it. Raises ValueError."""
+    if refused := why_not(plan):
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
     return [*settings(job), *tables(plan, job), *views(plan), start(plan)]
+
+
+def table_of_functions() -> str:
+    """EXPRESSIBLE as a Markdown table; a function that is missing there says so."""
+    rows = [f"| `{a.name}` | {a.formula} | {EXPRESSIBLE.get(a.name, 'no: ' + _NO_SQL)} |" for a in AGGREGATIONS.values()]
+    return "\n".join(["| function | value | what the SQL keeps |", "| --- | --- | --- |", *rows])
+
+
+def why_not(plan: FeaturePlan) -> dict[str, str]:
+    """Feature -> why SQL cannot keep it; empty for the functions of EXPRESSIBLE."""
+    return {f.name: f"{f.function} {_NO_SQL}" for view in plan.declared_views for f in view.declared
+            if f.function not in EXPRESSIBLE}
 
 
 def settings(job: Job) -> list[str]:
