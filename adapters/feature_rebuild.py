@@ -114,13 +114,18 @@ def _accepted(lake: Path, topic: str, columns: list[str], ends: Mapping[int, int
 
 
 def _duplicates(table: pa.Table) -> np.ndarray:
-    """Whether each row's event id was sighted within the horizon before it."""
-    ids = table["event_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    arrival = table["_arrival"].to_numpy()
-    order = np.lexsort((arrival, table["_offset"].to_numpy(), table["_partition"].to_numpy(), ids))
-    hours = arrival[order] // HOUR_MS
+    """Whether each row's event id was sighted in its partition within the horizon before it."""
+    ids = table["event_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    arrival, partition = table["_arrival"].to_numpy(), table["_partition"].to_numpy()
+    order = np.lexsort((arrival, table["_offset"].to_numpy(), partition, ids))
     found = np.zeros(len(ids), dtype=bool)
-    found[order[1:]] = (ids[order][1:] == ids[order][:-1]) & (hours[1:] - hours[:-1] <= DEDUP_HOURS)
+    if len(ids):
+        fresh = np.ones(len(ids), dtype=bool)
+        fresh[1:] = (np.diff(ids[order]) != 0) | (np.diff(partition[order]) != 0)
+        hours, one = arrival[order] // HOUR_MS, np.cumsum(fresh)
+        shift = one * (int(hours.max()) + 1)  # so that a running maximum starts again with each id and partition
+        newest = np.maximum.accumulate(hours + shift) - shift
+        found[order[1:]] = ~fresh[1:] & (hours[1:] - newest[:-1] <= DEDUP_HOURS)
     return found
 
 
@@ -128,7 +133,7 @@ def _sightings(table: pa.Table, topic: str, batch: Batch) -> None:
     if not table.num_rows:
         return
     hours = table["_arrival"].to_numpy() // HOUR_MS
-    recent = hours >= hours.max() - DEDUP_HOURS
+    recent = hours >= hours.max() - DEDUP_HOURS - 1  # as long as the stream worker keeps them
     ids = table["event_id"].filter(pa.array(recent)).to_pylist()
     batch.newest_hours[topic] = int(hours.max())
     for event_id, hour in zip(ids, hours[recent].tolist(), strict=True):

@@ -143,6 +143,19 @@ class FeatureState:
         offsets = {k.decode()[7:]: int(v) for k, v in progress.items() if k.startswith(b"offset:")}
         return offsets, {k.decode(): int(v) for k, v in counters.items()}
 
+    def standing(self, partition: int) -> Progress:
+        """Offsets and sources of a partition, without its sightings: what a reader needs to know what was counted."""
+        progress = Progress()
+        with self._translated():
+            for raw, number in self._client.hgetall(f"minimart:progress:{partition}").items():
+                kind, _, rest = raw.decode().partition(":")
+                topic, _, source = rest.rpartition(":")
+                if kind == "offset":
+                    progress.offsets[rest] = int(number)
+                elif kind == "source":
+                    progress.sources[topic, int(source)] = int(number)
+        return progress
+
     def put(self, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> None:
         """Write tiles outside a commit: rebuilding and materialising only."""
         pipe = self._client.pipeline(transaction=False)

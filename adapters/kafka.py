@@ -265,10 +265,11 @@ class MemoryPublisher:
         """Nothing to release."""
 
 
-def ensure_topics(bootstrap: str, partitions: int, timeout_s: float = 30.0) -> list[str]:
+def ensure_topics(bootstrap: str, partitions: int, timeout_s: float = 30.0, *, forever: bool = False) -> list[str]:
     """Create every topic of the events and its dead-letter topic; those that exist stay as they are.
 
-    Returns the names created. Raises Unavailable when Kafka does not answer in `timeout_s`.
+    `forever`: nothing is dropped for its age, for records whose arrival lies weeks back. Returns the names created.
+    Raises Unavailable when Kafka does not answer in `timeout_s`.
     """
     week, two_days = "604800000", "172800000"
     wanted: dict[str, dict[str, str]] = {}
@@ -277,6 +278,8 @@ def ensure_topics(bootstrap: str, partitions: int, timeout_s: float = 30.0) -> l
         compacted = topic in events.COMPACTED
         wanted[topic] = {"cleanup.policy": "compact"} if compacted else {"retention.ms": keep}
         wanted[events.dlq(topic)] = {"retention.ms": week}
+    if forever:
+        wanted = {t: c | ({"retention.ms": "-1"} if "retention.ms" in c else {}) for t, c in wanted.items()}
     deadline = time.monotonic() + timeout_s
     while True:
         try:

@@ -33,7 +33,8 @@ def facts(view: ViewPlan, feed: Feed, source: str) -> str:
     return f"""
         WITH seen AS (
             SELECT event_time, _arrival, {', '.join(flat)},
-                   lag(_arrival) OVER (PARTITION BY event_id ORDER BY _partition, _offset, _arrival) AS before
+                   max(_arrival) OVER (PARTITION BY event_id, _partition ORDER BY _offset, _arrival
+                                       ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
             FROM {source} WHERE event_time BETWEEN _arrival - {TOO_LATE_MS} AND _arrival + {CLOCK_AHEAD_MS}),
         e AS (
             SELECT * EXCLUDE (before) FROM seen

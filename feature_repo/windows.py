@@ -34,7 +34,8 @@ WINDOWS: Final[dict[str, Window]] = {w.name: w for w in (
 CLOCK_AHEAD_MS: Final = 5 * MINUTE_MS
 TOO_LATE_MS: Final = 7 * DAY_MS
 
-# An event id whose last sighting in its topic and partition arrived at most this many whole hours ago is a duplicate.
+# An event id that was sighted before in its topic and partition is a duplicate where the newest of these sightings
+# arrived at most this many whole hours ago.
 DEDUP_HOURS: Final = 24
 
 _UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}

@@ -99,14 +99,15 @@ class EventLog:
     def _flush(self, consumer: Any) -> None:
         for tp, log in self._logs.items():
             if len(log):
-                files, poison = log.read()
-                for bad in poison:
+                files, poison, late = log.read()
+                for bad in (*poison, *late):
                     topic, letter = dead_letter(
                         tp.topic, bad.record.value, bad.reason, source=SOURCE, time_ms=bad.record.timestamp_ms,
                         partition=tp.partition, offset=bad.record.offset)
                     self._publisher.publish(topic, "", letter, partition=tp.partition)
-                if poison:
+                if poison or late:
                     self._publisher.flush(10.0)
+                if poison:
                     EVENTS.labels(SOURCE, tp.topic, "dead_letter").inc(len(poison))
                 EVENTS.labels(SOURCE, tp.topic, "accepted").inc(log.write(files) - len(poison))
             end = consumer.highwater(tp)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from adapters import event_lake
 from adapters.event_lake import Poison
 from adapters.kafka import Record
-from feature_repo.windows import HOUR_MS
+from feature_repo import events
+from feature_repo.windows import HOUR_MS, lateness
+
+_COUNTED = frozenset(e.topic for e in events.SHOPPER_EVENTS)
 
 
 class Run(NamedTuple):
@@ -23,6 +26,21 @@ class Run(NamedTuple):
     last: int
     hour_ms: int
     records: Sequence[Record]
+
+
+def late(topic: str, run: Run, table: Any) -> list[Poison]:
+    """Shoppers' events of a file that features may not count. The file keeps them, but a rebuild of the online store
+    reads them from there and nowhere else, so their dead letters are written here too."""
+    if topic not in _COUNTED:
+        return []
+    when = dict(zip(table["_offset"].to_pylist(), table["event_time"].to_pylist(), strict=True))
+    found = []
+    for record in run.records:
+        why = lateness(when[record.offset], record.timestamp_ms) if record.offset in when else None
+        if why is not None:
+            text = f"{why}: event_time {when[record.offset]}, arrived {record.timestamp_ms}"
+            found.append(Poison(record, text))
+    return found
 
 
 class Log:
@@ -46,14 +64,15 @@ class Log:
         """Take in records, in order of offset; what is known already is left out."""
         self._waiting += [r for r in records if r.offset >= self.next_offset]
 
-    def read(self) -> tuple[list[tuple[Run, object]], list[Poison]]:
-        """The files to write, as (run, table), and what could not be read."""
-        files, poison = [], []
+    def read(self) -> tuple[list[tuple[Run, object]], list[Poison], list[Poison]]:
+        """The files to write, as (run, table), what could not be read, and what is there but too late or early."""
+        files, poison, refused = [], [], []
         for run in self._runs():
             table, bad = event_lake.to_table(self.topic, run.records)
             files.append((run, table))
             poison += bad
-        return files, poison
+            refused += late(self.topic, run, table)
+        return files, poison, refused
 
     def write(self, files: list[tuple[Run, object]]) -> int:
         """Write the files in order; returns how many records they cover."""

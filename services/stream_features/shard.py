@@ -147,7 +147,7 @@ class Shard:
         seen = self.progress.seen.setdefault(topic, {})
         identity, hour = hash_of(event.event_id), record.timestamp_ms // HOUR_MS
         before = seen.get(identity)
-        seen[identity] = hour
+        seen[identity] = hour if before is None else max(hour, before)
         self._sighted.setdefault((topic, hour), []).append(identity)
         self._forget_old(topic, hour)
         if before is not None and hour - before <= DEDUP_HOURS:
@@ -165,7 +165,8 @@ class Shard:
         if hour > self._newest_hour.get(topic, 0):
             self._newest_hour[topic] = hour
             seen = self.progress.seen[topic]
-            for identity in [i for i, h in seen.items() if hour - h > DEDUP_HOURS]:
+            # An hour longer than the horizon: the clocks of senders differ, and the next may arrive in the hour before.
+            for identity in [i for i, h in seen.items() if hour - h > DEDUP_HOURS + 1]:
                 del seen[identity]
 
     def _read_rekeyed(self, record: Record) -> None:

@@ -2,104 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
 
-from adapters.feature_state import FeatureState
-from adapters.kafka import KafkaPublisher, ensure_topics
+from adapters.kafka import KafkaPublisher
 from feature_repo import events
 from feature_repo.plan import FeaturePlan
-from tests.integration.conftest import kafka_server, redis_process
+from pipelines.parity.servers import PARTITIONS as PARTITIONS
+from pipelines.parity.servers import Servers as Stack
+from pipelines.parity.servers import servers
 
 ROOT = Path(__file__).parents[2]
-PARTITIONS = 4
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
-
-
-@dataclass
-class Stack:
-    """A home folder, a broker, a Redis and the processes started on them."""
-
-    home: Path
-    bootstrap: str
-    redis_url: str
-    plan: FeaturePlan
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def lake(self) -> Path:
-        return self.home / "lake"
-
-    @property
-    def state(self) -> FeatureState:
-        return FeatureState(self.redis_url, self.plan)
-
-    def start(self, service: str, port: int, **settings: str) -> subprocess.Popen[bytes]:
-        """Start `python -m services.<service>` with MINIMART_<settings>."""
-        own = {"home": str(self.home), "kafka_bootstrap": self.bootstrap, "redis_url": self.redis_url,
-               f"{service}_port": str(port)} | settings
-        env = os.environ | {f"MINIMART_{k.upper()}": v for k, v in own.items()}
-        with (self.home / f"{service}-{port}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", f"services.{service}"], cwd=ROOT, env=env, stdout=log,
-                                       stderr=log)
-        self.processes.append(process)
-        return process
-
-    def ends(self, topics: tuple[str, ...]) -> dict[tuple[str, int], int]:
-        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap)
-        wanted = [TopicPartition(t, p) for t in topics for p in range(PARTITIONS)]
-        found = {(tp.topic, tp.partition): end for tp, end in consumer.end_offsets(wanted).items()}
-        consumer.close()
-        return found
-
-    def done(self) -> float:
-        """The share of what is in Kafka that has been committed, the topic between the stages included."""
-        ends = self.ends((*self.plan.topics, events.REKEYED))
-        state = self.state
-        behind = total = 0
-        for partition in range(PARTITIONS):
-            progress = state.load(partition)
-            for (topic, p), end in ends.items():
-                if p == partition:
-                    total += end
-                    behind += end - (progress.offsets.get(topic, 0) if progress else 0)
-        return 1 - behind / max(total, 1)
-
-    def wait_done(self, seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while self.done() < 1:
-            assert time.monotonic() < deadline, f"only {self.done():.1%} after {seconds} s"
-            time.sleep(0.3)
 
 
 @contextmanager
 def feature_stack(folder: Path) -> Iterator[Stack]:
-    (folder / "kafka").mkdir(parents=True)
-    (folder / "redis").mkdir()
-    home = folder / "home"
-    (home / "features").mkdir(parents=True)
-    plan_json = (ROOT / "tests" / "plan.json").read_bytes()
-    (home / "features" / "plan.json").write_bytes(plan_json)
-    with kafka_server(folder / "kafka") as bootstrap, redis_process(folder / "redis") as redis_url:
-        ensure_topics(bootstrap, PARTITIONS)
-        stack = Stack(home, bootstrap, redis_url, FeaturePlan.parse(plan_json))
-        try:
-            yield stack
-        finally:
-            for process in stack.processes:
-                process.kill()
-                process.wait(10)
+    """Servers under `folder`, which need not be there yet."""
+    plan = FeaturePlan.load(ROOT / "tests" / "plan.json")
+    with servers(folder, plan, sys.executable, heap_mb=256, redis_mb=512) as found:
+        yield found
 
 
 def hard_stream(seed: int, n: int, start_ms: int, spread_ms: int) -> list[tuple[str, str, bytes, int]]:

@@ -54,7 +54,7 @@ def test_a_writer_that_dies_anywhere_loses_and_repeats_nothing(
     log = Log(lake, "shop.clicks", 1)
     while log.next_offset < len(records) or len(log):
         log.add(records[log.next_offset:log.next_offset + rng.randint(1, 20)])
-        files, _ = log.read()
+        files, _, _ = log.read()
         if rng.random() < 0.4:  # dies after some of the files
             for run, table in files[:rng.randint(0, len(files))]:
                 event_lake.write_part(lake, "shop.clicks", 1, run.first, run.last, run.hour_ms, table)
@@ -70,7 +70,7 @@ def test_a_writer_that_dies_anywhere_loses_and_repeats_nothing(
 def test_poison_is_covered_by_the_range_and_reported(tmp_path: Path) -> None:
     log = Log(tmp_path, "shop.clicks", 1)
     log.add([Record("shop.clicks", 1, 0, T0, "u", b"\xff"), Record("shop.clicks", 1, 1, T0, "u", None)])
-    files, poison = log.read()
+    files, poison, _ = log.read()
     log.write(files)
     assert [p.reason.partition(":")[0] for p in poison] == ["not_an_event"] * 2
     assert event_lake.contiguous_ends(tmp_path, "shop.clicks") == {1: 2}

@@ -95,7 +95,7 @@ async def test_a_click_changes_the_next_answer_and_is_found_in_its_decision(tmp_
     lake = Log(tmp_path, DECISIONS, decision.partition)
     arrival = time.time_ns() // 1_000_000  # a request id tells its hour, which is today's
     lake.add([decision._replace(timestamp_ms=arrival)])
-    files, poison = lake.read()
+    files, poison, _ = lake.read()
     assert lake.write(files) == 1
     assert not poison
     found = find_decision(tmp_path, after.ask.request_id)

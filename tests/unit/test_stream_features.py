@@ -64,6 +64,13 @@ def test_a_duplicate_is_counted_once_and_again_after_the_horizon() -> None:
     assert batch.counters == {"shop.clicks:counted": 1}
 
 
+def test_clocks_that_differ_at_the_edge_of_the_horizon_do_not_count_twice() -> None:
+    shard, edge = fresh(), T0 // HOUR * HOUR + 25 * HOUR
+    batch, _, _ = turn(shard, "shop.clicks", [click(0, event_id="a"), click(1, event_id="b", at=edge, arrival=edge),
+                                              click(2, event_id="a", at=edge, arrival=edge - 1)])
+    assert batch.counters == {"shop.clicks:counted": 2, "shop.clicks:duplicate": 1}
+
+
 @pytest.mark.parametrize(("record", "outcome"), [
     (click(0, at=T0 + 301_000), "clock_ahead"),
     (click(0, at=T0 - 7 * 24 * HOUR - 1), "too_late"),
