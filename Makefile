@@ -42,7 +42,7 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence flink dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -167,6 +167,9 @@ drill-incident: $(TRAINING) ## something breaks at 3 a.m., triage finds out what
 
 triage: $(TRAINING) ## which of the usual causes is it? compares the last 5 minutes with the 5 before; exit 1 when one is found
 	@$(TRAINING) -m pipelines.drills.triage
+
+flink: $(PLATFORM) ## the compiled features on Apache Flink: ARGS="run|sql|serve --redis URL" (run: until Ctrl-C, on the running Kafka)
+	@$(PLATFORM) -m pipelines.flink $(or $(ARGS),run)
 
 parity: $(TRAINING) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
 	@$(TRAINING) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
