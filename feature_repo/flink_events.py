@@ -59,7 +59,7 @@ def elements(topic: str, each: str) -> str:
         names, good = f"`{ELEMENT_NAME[each]}`", "TRUE"
         own = {ELEMENT_NAME[each]: f"u.{names}"}
     outer = [f"e.`{f.encode_name}`" for f in _of(topic) if f.encode_name not in own and f.encode_name != each]
-    return (f"CREATE TEMPORARY VIEW {relation(topic, each)} AS\n"  # noqa: S608
+    return (f"CREATE TEMPORARY VIEW {relation(topic, each)} AS\n"
             f"SELECT {', '.join(outer)}, e.arrival, {', '.join(own.values())}\n"
             f"FROM {relation(topic)} AS e CROSS JOIN UNNEST(e.`{each}`) AS u ({names}) WHERE {good}")
 
@@ -100,11 +100,11 @@ def _type(kind: inspect.Type) -> str:
         return f"ARRAY<{_type(of.item_type)}>"
     if isinstance(of, inspect.StructType):
         return "ROW<" + ", ".join(f"`{f.encode_name}` {_type(f.type)}" for f in of.fields) + ">"
-    known = {inspect.StrType: "STRING", inspect.IntType: "BIGINT", inspect.BoolType: "BOOLEAN", inspect.FloatType: "DOUBLE"}
+    known = {"StrType": "STRING", "IntType": "BIGINT", "BoolType": "BOOLEAN", "FloatType": "DOUBLE"}
     try:
-        return known[type(of)]
+        return known[type(of).__name__]
     except KeyError:
-        raise ValueError(f"no column type for {of}") from None
+        raise ValueError(f"no column type for {of}; there are {', '.join(known)}") from None
 
 
 def _defaulted(f: inspect.Field, column: str) -> str:

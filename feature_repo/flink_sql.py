@@ -14,49 +14,28 @@ the longest window: windows are merged when they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from feature_repo import flink_events as source
-from feature_repo.aggregations.base import Kind
-from feature_repo.aggregations.family import AGGREGATIONS
-from feature_repo.facts import on_element
-from feature_repo.layout import Feed, Layout, layout_of
+from feature_repo.flink_partials import (
+    KEY,
+    NEWEST_TILE_MS,
+    columns,
+    has_newest,
+    lists,
+    newest,
+    partials,
+    why_not,
+)
+from feature_repo.layout import layout_of
 from feature_repo.plan import FeaturePlan
-from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS, DEDUP_HOURS, MINUTE_MS, TOO_LATE_MS, WINDOWS
+from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS, DEDUP_HOURS, TOO_LATE_MS, WINDOWS
 
 STATE_TTL_MS: Final = TOO_LATE_MS + 2 * DAY_MS
 """An open tile, at most a day long, gets its last event TOO_LATE_MS after its end; sightings matter for a day."""
 RETENTION_MS: Final = max(w.length_ms + w.tile_ms for w in WINDOWS.values()) + STATE_TTL_MS
-NEWEST_TILE_MS: Final = DAY_MS
-KEY: Final = ("view", "entity", "part", "tile_ms", "tile", "of_value")
-PARTIAL: Final[Mapping[Kind, tuple[str, str, str]]] = {
-    "count": ("n", "BIGINT", "SUM"), "sum": ("n", "BIGINT", "SUM"), "min": ("lo", "BIGINT", "MIN"),
-    "max": ("hi", "BIGINT", "MAX"), "squares": ("sq", "DECIMAL(38, 0)", "SUM")}
-"""Kind of partial -> the prefix of its columns in `tiles`, their type, and how two of them are merged."""
-
-TILES, DISTINCT, TOP, NEWEST = "tiles", "distinct", "top", "newest"
-
-_TILE: Final = "GROUP BY key and tile: "
-EXPRESSIBLE: Final[Mapping[str, str]] = {
-    "count": _TILE + "SUM(1)",
-    "sum": _TILE + "SUM(x)",
-    "mean": _TILE + "SUM(x) and the number of x",
-    "min": _TILE + "MIN(x)",
-    "max": _TILE + "MAX(x)",
-    "std": _TILE + "SUM(x), the number of x, and SUM(x * x) as DECIMAL(38, 0)",
-    "ratio": _TILE + "both columns, divided when read",
-    "decayed": _TILE + "SUM(x) or SUM(1), weighted by age when read",
-    "distinct": "GROUP BY key, tile and x: one record per value; exact or HyperLogLog when it is written to Redis",
-    "top_k": "GROUP BY key, tile and x: SUM(1) per value, ranked when read",
-    "last": "Top-1 by event time and x, per key and day",
-    "last_k": "Top-k by event time and x, per key and day, ARRAY_AGG",
-}
-"""Function -> what the SQL keeps for it. A function that is not here cannot be expressed, and `why_not` says so."""
-
-
-_NO_SQL: Final = "has no Flink SQL"
 
 
 def topic_of(plan: FeaturePlan) -> str:
@@ -92,18 +71,6 @@ def statements(plan: FeaturePlan, job: Job) -> list[str]:
     if refused := why_not(plan):
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
     return [*settings(job), *tables(plan, job), *views(plan), start(plan)]
-
-
-def table_of_functions() -> str:
-    """EXPRESSIBLE as a Markdown table; a function that is missing there says so."""
-    rows = [f"| `{a.name}` | {a.formula} | {EXPRESSIBLE.get(a.name, 'no: ' + _NO_SQL)} |" for a in AGGREGATIONS.values()]
-    return "\n".join(["| function | value | what the SQL keeps |", "| --- | --- | --- |", *rows])
-
-
-def why_not(plan: FeaturePlan) -> dict[str, str]:
-    """Feature -> why SQL cannot keep it; empty for the functions of EXPRESSIBLE."""
-    return {f.name: f"{f.function} {_NO_SQL}" for view in plan.declared_views for f in view.declared
-            if f.function not in EXPRESSIBLE}
 
 
 def settings(job: Job) -> list[str]:
@@ -168,115 +135,11 @@ def start(plan: FeaturePlan) -> str:
     merged = ", ".join(
         f"CAST({how}({name}) AS STRING)" if name.startswith("sq") else f"{how}({name})"
         for name, (_, how) in columns(plan).items())
-    inserts = [f"INSERT INTO tiles SELECT {key}, MAX(arrival), {merged}\nFROM partials GROUP BY {key}"]  # noqa: S608
+    inserts = [f"INSERT INTO tiles SELECT {key}, MAX(arrival), {merged}\nFROM partials GROUP BY {key}"]
     if has_newest(plan):
         inserts.append(_newest_of_day(sorted({k for v in plan.declared_views for k in lists(layout_of(v)).values()})))
     body = ";\n".join(inserts)
     return f"EXECUTE STATEMENT SET BEGIN\n{body};\nEND"
-
-
-def columns(plan: FeaturePlan) -> dict[str, tuple[str, str]]:
-    """The columns of partial results in `tiles`: name -> (type, how two are merged); as many as the widest tile."""
-    found: dict[str, tuple[str, str]] = {}
-    for view in plan.declared_views:
-        for level in layout_of(view).levels:
-            for name, slot in zip(names_of(slot.kind for slot in level.slots), level.slots, strict=True):
-                _, kind, how = PARTIAL[slot.kind]
-                found[name] = kind, how
-    order = list(dict.fromkeys(prefix for prefix, _, _ in PARTIAL.values()))
-    found.setdefault("n0", ("BIGINT", "SUM"))
-    return dict(sorted(found.items(), key=lambda item: (order.index(item[0].rstrip("0123456789")),
-                                                        int(item[0].lstrip("nlohisq")))))
-
-
-def names_of(kinds: Iterable[Kind]) -> list[str]:
-    """The column of `tiles` that holds each slot of a level: n0, n1, ... for counts and sums, lo0, ... for minima."""
-    used: dict[str, int] = {}
-    names = []
-    for kind in kinds:
-        prefix = PARTIAL[kind][0]
-        names.append(f"{prefix}{used.setdefault(prefix, 0)}")
-        used[prefix] += 1
-    return names
-
-
-def partials(plan: FeaturePlan) -> Iterator[str]:
-    """One SELECT per (view, feed) and level, distinct or top slot: what a row adds to a tile."""
-    for view in plan.declared_views:
-        layout = layout_of(view)
-        for feed in layout.feeds:
-            for at, level in enumerate(layout.levels):
-                if feed.level_ops[at]:
-                    names = names_of(slot.kind for slot in level.slots)
-                    adds = {names[slot]: _added(kind, value(feed, feed.values[i]) if i >= 0 else None)
-                            for slot, kind, i in feed.level_ops[at]}
-                    yield _partial(plan, layout, feed, TILES, level.tile_ms, adds)
-            for name, slots, ops in ((DISTINCT, layout.distinct, feed.distinct_ops), (TOP, layout.top, feed.top_ops)):
-                for at, i in ops:
-                    yield _partial(plan, layout, feed, f"{name}:{slots[at].column}", slots[at].tile_ms, {"n0": "1"},
-                                   value(feed, feed.values[i]))
-
-
-def newest(plan: FeaturePlan) -> Iterator[str]:
-    """One SELECT per (view, feed) and slot of newest values: the facts that compete."""
-    for view in plan.declared_views:
-        layout = layout_of(view)
-        for feed in layout.feeds:
-            for at, i in feed.last_ops:
-                slot, of = layout.last[at], value(feed, feed.values[i])
-                if lists(layout)[slot.column] != slot.k:
-                    continue  # read from the longer list of the same column
-                yield (f"SELECT {_where(layout, feed)}, {_text(f'{NEWEST}:{slot.column}')} AS part, "  # noqa: S608
-                       f"{slot.k} AS k, event_time / {NEWEST_TILE_MS} AS tile, event_time, "
-                       f"CAST({of} AS STRING) AS of_value, arrival\n"
-                       f"FROM {source.relation(feed.topic, feed.each)} WHERE {_present(layout, feed, of)}")
-
-
-def lists(layout: Layout) -> dict[str, int]:
-    """Column -> the length of the longest list of its newest values."""
-    return {slot.column: slot.k for slot in sorted(layout.last, key=lambda slot: slot.k)}
-
-
-def has_newest(plan: FeaturePlan) -> bool:
-    return any(layout_of(view).last for view in plan.declared_views)
-
-
-def value(feed: Feed, fields: tuple[str, ...]) -> str:
-    """A value of a row of a feed: one field, or the product of two. Raises ValueError for a field that is not there."""
-    for name in fields:
-        on_element(feed, name)
-    return " * ".join(f"`{name}`" for name in fields)
-
-
-def _added(kind: Kind, of: str | None) -> str:
-    """What one row adds to a partial; NULL adds nothing."""
-    if of is None:
-        return "1"
-    if kind == "count":
-        return f"CASE WHEN {of} IS NOT NULL THEN 1 END"
-    if kind == "squares":
-        return f"CAST({of} AS DECIMAL(19, 0)) * CAST({of} AS DECIMAL(19, 0))"
-    return of
-
-
-def _partial(plan: FeaturePlan, layout: Layout, feed: Feed, part: str, tile_ms: int, adds: Mapping[str, str],
-             of: str = "") -> str:
-    added = ", ".join(f"CAST({adds.get(name, 'NULL')} AS {kind}) AS {name}" for name, (kind, _) in columns(plan).items())
-    of_value = f"CAST({of} AS STRING)" if of else "''"
-    return (f"SELECT {_where(layout, feed)}, {_text(part)} AS part, CAST({tile_ms} AS BIGINT) AS tile_ms, "  # noqa: S608
-            f"event_time / {tile_ms} AS tile, {of_value} AS of_value, arrival,\n    {added}\n"
-            f"FROM {source.relation(feed.topic, feed.each)} WHERE {_present(layout, feed, of)}")
-
-
-def _where(layout: Layout, feed: Feed) -> str:
-    """The view and the key of a row: ids and labels hold no control characters, so that one may stand between them."""
-    keys = " || CHR(31) || ".join(value(feed, (name,)) for name in layout.view.join_keys)
-    return f"{_text(layout.view.name)} AS `view`, {keys} AS entity"
-
-
-def _present(layout: Layout, feed: Feed, of: str) -> str:
-    wanted = [value(feed, (name,)) for name in layout.view.join_keys] + ([of] if of else [])
-    return " AND ".join(f"{name} IS NOT NULL" for name in wanted)
 
 
 def _events(topic: str) -> str:
@@ -297,17 +160,18 @@ def _events(topic: str) -> str:
 def _newest_of_day(lengths: Iterable[int]) -> str:
     """The lists of a day, so that the state of a day can be dropped once no late event can reach it."""
     key = "`view`, entity, part, tile"
-    ranked = (f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY event_time DESC, of_value DESC) AS _rank "
-              f"FROM facts WHERE k = ")
+    ranked = (f"SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY event_time DESC, of_value DESC) AS _rank "  # noqa: S608
+              "FROM facts WHERE k = ")
     best = "\n  UNION ALL ".join(f"SELECT * FROM ({ranked}{k}) WHERE _rank <= {k}" for k in lengths)  # noqa: S608
-    return (f"INSERT INTO newest SELECT `view`, entity, part, {NEWEST_TILE_MS}, tile, '', MAX(arrival),\n"  # noqa: S608
+    return (f"INSERT INTO newest SELECT `view`, entity, part, {NEWEST_TILE_MS}, tile, '', MAX(arrival),\n"
             f"  ARRAY_AGG(CAST(ROW(event_time, of_value) AS ROW<event_time BIGINT, of_value STRING>))\n"
             f"FROM ({best})\nGROUP BY {key}")
 
 
 def _sink(name: str, own: Mapping[str, str], options: Mapping[str, str]) -> str:
     kinds = {"tile_ms": "BIGINT", "tile": "BIGINT"}
-    listed = [f"`{k}` {kinds.get(k, 'STRING')}" for k in KEY] + ["arrival BIGINT"] + [f"{n} {t}" for n, t in own.items()]
+    listed = [f"`{k}` {kinds.get(k, 'STRING')}" for k in KEY]
+    listed += ["arrival BIGINT", *(f"{n} {t}" for n, t in own.items())]
     key = ", ".join(f"`{k}`" for k in KEY)
     return source.create(name, [*listed, f"PRIMARY KEY ({key}) NOT ENFORCED"], options)
 

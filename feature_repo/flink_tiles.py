@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from feature_repo import distinct, tiles
-from feature_repo.flink_sql import DISTINCT, NEWEST, NEWEST_TILE_MS, TILES, TOP, names_of
+from feature_repo.flink_partials import DISTINCT, NEWEST, NEWEST_TILE_MS, TILES, TOP, names_of
 from feature_repo.layout import Layout, Level, TileSlot
 from feature_repo.wire import Value
 

@@ -1,7 +1,7 @@
 """The features on Flink: `make flink`.
 
     python -m pipelines.flink sql            print the compiled SQL, for a cluster of your own
-    python -m pipelines.flink run            run it here, from the beginning of Kafka, until Ctrl-C; --bounded: to its end
+    python -m pipelines.flink run            run it here until Ctrl-C; --bounded: to the end of Kafka
     python -m pipelines.flink serve --redis  redis://...   write its tiles to an online store, until Ctrl-C
 """
 
@@ -29,6 +29,9 @@ from settings import Settings, load_settings
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Bounded = Annotated[bool, typer.Option("--bounded", help="end at what is in Kafka now")]
 Parallelism = Annotated[int, typer.Option(min=1, max=1024)]
+Heap = Annotated[int, typer.Option(min=512)]
+Fresh = Annotated[bool, typer.Option("--fresh", help="from the beginning of Kafka, not from the newest checkpoint")]
+Elsewhere = Annotated[str, typer.Option("--gateway", help="a SQL Gateway elsewhere, http://host:port")]
 START_S = 120
 
 
@@ -42,9 +45,8 @@ def sql(bounded: Bounded = False, parallelism: Parallelism = 2) -> None:
 
 
 @app.command()
-def run(bounded: Bounded = False, parallelism: Parallelism = 2, heap_mb: Annotated[int, typer.Option(min=512)] = 2048,
-        fresh: Annotated[bool, typer.Option("--fresh", help="from the beginning of Kafka, not from a checkpoint")] = False,
-        at: Annotated[str, typer.Option("--gateway", help="a SQL Gateway elsewhere, http://host:port")] = "") -> None:
+def run(bounded: Bounded = False, parallelism: Parallelism = 2, heap_mb: Heap = 2048, fresh: Fresh = False,
+        at: Elsewhere = "") -> None:
     """Run the job, here or on a cluster of your own, going on from its newest checkpoint if there is one."""
     settings = load_settings()
     plan = _plan(settings)
@@ -62,8 +64,9 @@ def run(bounded: Bounded = False, parallelism: Parallelism = 2, heap_mb: Annotat
     gateway.install(tell=_tell)
     port, web_port = free_ports(2, settings.host)
     start = gateway.launch(folder, host=settings.host, port=port, web_port=web_port, heap_mb=heap_mb)
-    print(f"Flink's SQL Gateway: http://{settings.host}:{port}  its log: {folder / 'gateway.log'}", flush=True)
-    with running(start, log=folder / "gateway.log", ready=lambda: gateway.ready(settings.host, port), timeout_s=START_S):
+    print(f"Flink's SQL Gateway: http://{settings.host}:{port}  its log: {folder}/gateway.log", flush=True)
+    log = folder / "gateway.log"
+    with running(start, log=log, ready=lambda: gateway.ready(settings.host, port), timeout_s=START_S):
         job.run(plan, wanted, f"http://{settings.host}:{port}", _tell)
 
 

@@ -1,4 +1,4 @@
-"""Flink under the parity proof: the compiled job reads everything, is killed on its way, goes on from its checkpoint."""
+"""Flink under the parity proof: the compiled job reads it all, is killed on its way, goes on from its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from adapters.errors import MinimartError, Unavailable
-from feature_repo.flink_sql import Job, topic_of, why_not
+from feature_repo.flink_partials import why_not
+from feature_repo.flink_sql import Job, topic_of
 from pipelines.flink import gateway, job
 from pipelines.flink.serve import TileSink
 from pipelines.parity import packed
@@ -47,7 +48,7 @@ class FlinkEngine:
         begun = time.monotonic()
         if not self._finished(self._job, tell, kill=True):
             origin = job.newest_checkpoint(self._folder / "checkpoints")
-            tell(f"Flink was killed (kill -9) after {time.monotonic() - begun:.0f} s; it goes on from {Path(origin).name}")
+            tell(f"Flink was killed (kill -9) after {time.monotonic() - begun:.0f} s, goes on from {Path(origin).name}")
             self._finished(replace(self._job, resume_from=origin), tell, kill=False)
         tell(f"Flink read everything after {time.monotonic() - begun:.0f} s")
         state = servers.state

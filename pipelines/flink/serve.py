@@ -69,8 +69,8 @@ class TileSink:
             if to_end and all(consumer.position(tp) >= ends[tp] for tp in wanted):
                 break
             if to_end and time.monotonic() - moved > QUIET_S:
-                raise Unavailable(f"{self._topic}: nothing more came for {QUIET_S:.0f} s and its end is not reached; is "
-                                  "a transaction open there? It ends by itself when its time-out has passed")
+                raise Unavailable(f"{self._topic}: nothing came for {QUIET_S:.0f} s and its end is not reached: is a "
+                                  "transaction open there? It ends by itself when its time-out has passed")
             if time.monotonic() - told > 2:
                 told = time.monotonic()
                 tell(f"{self._topic}: {self.records} records in the online store")

@@ -1,4 +1,4 @@
-"""The compiled SQL on a real Flink beside a real Kafka and Redis: killed on its way, and every window equals brute force."""
+"""The compiled SQL on a real Flink beside real Kafka and Redis: killed on its way, every window equals brute force."""
 
 from __future__ import annotations
 
