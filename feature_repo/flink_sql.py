@@ -100,7 +100,8 @@ def tables(plan: FeaturePlan, job: Job) -> list[str]:
     """The topics that are read, and the two writers of the topic of tiles."""
     read = {"connector": "kafka", "properties.bootstrap.servers": job.bootstrap,
             "properties.group.id": job.name, "scan.startup.mode": "earliest-offset",
-            "value.format": "json", "value.json.ignore-parse-errors": "true"}
+            "value.format": "json", "value.json.ignore-parse-errors": "true",
+            "value.json.decode.json-parser.enabled": "false"}  # reads a record to its end before it believes any of it
     if job.bounded:
         read["scan.bounded.mode"] = "latest-offset"
     made = [source.table(topic, read | {"topic": topic}) for topic in plan.topics]
