@@ -25,6 +25,7 @@ from pipelines.stack.launch import free_ports, running
 HOST: Final = "127.0.0.1"
 CHECKPOINT_MS: Final = 2_000
 HEAP_MB: Final = 2_048
+START_S: Final = 300.0
 Tell = Callable[[str], None]
 
 
@@ -73,7 +74,7 @@ class FlinkEngine:
         port, web_port = free_ports(2)
         start = gateway.launch(self._folder, host=HOST, port=port, web_port=web_port, heap_mb=HEAP_MB)
         log = self._folder / "gateway.log"
-        with running(start, log=log, ready=lambda: gateway.ready(HOST, port), timeout_s=300) as process:
+        with running(start, log=log, ready=lambda: gateway.ready(HOST, port), timeout_s=START_S) as process:
             done = threading.Event()
             killer = threading.Thread(target=self._kill, args=(process, done), daemon=True)
             if kill:
