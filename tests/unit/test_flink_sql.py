@@ -53,7 +53,7 @@ def plan_of(function: str) -> FeaturePlan:
     windowed = AGGREGATIONS[_name(function)].windowed
     view = compile_view("v", "user", ("user_id",), {"x": f"shop.clicks:{'item_id' if text else 'price_cents'}",
                                                     "rows": "shop.clicks"},
-                        [("x", function, DAY if windowed else 0, "f")])
+                        [("rows" if function == "count" else "x", function, DAY if windowed else 0, "f")])
     return FeaturePlan(project="p", declared_views=(view,))
 
 
