@@ -23,9 +23,10 @@ _CAUSE: Final = re.compile(r"Caused by: (?:[\w.$]+\.)?([\w$]+: [^\n]+)")
 class SqlGateway:
     """One session of a SQL Gateway. Every method raises Unavailable when the gateway does not answer in time."""
 
-    def __init__(self, url: str, *, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 60.0, transport: httpx.BaseTransport | None = None) -> None:
+        """`transport` stands in for the network in tests."""
         self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=f"{self._url}/v3", timeout=timeout_s)
+        self._http = httpx.Client(base_url=f"{self._url}/v3", timeout=timeout_s, transport=transport)
         self._session = str(self._call("POST", "/sessions", {"properties": {}})["sessionHandle"])
 
     def run(self, statement: str, *, timeout_s: float = PATIENCE_S) -> list[list[Any]]:

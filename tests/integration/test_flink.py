@@ -7,14 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import redis
 
-from adapters.errors import BadInput, Unavailable
-from adapters.flink import SqlGateway
+from adapters.errors import Unavailable
 from feature_repo.flink_sql import topic_of
 from feature_repo.plan import FeaturePlan
 from pipelines.flink import gateway
@@ -27,7 +25,6 @@ from pipelines.parity.generate import Recipe, Stream
 from pipelines.parity.sample import Sample, choose_keys, choose_times
 from pipelines.parity.sending import Sender, read_back
 from pipelines.parity.servers import Servers, servers
-from pipelines.stack.launch import free_ports, running
 from settings import ROOT
 
 EVENTS, SEED = 6_000, 11
@@ -101,15 +98,3 @@ def test_the_sink_goes_on_where_it_stood_and_fills_an_emptied_redis(own: Servers
         after = engine.read(view, keys, [now])[0]
         for name, column in before[view].items():
             np.testing.assert_array_equal(after[name], column, err_msg=name)
-
-
-def test_what_flink_refuses_is_said_in_its_words(own: Servers, tmp_path: Path) -> None:
-    port, web_port = free_ports(2)
-    start = gateway.launch(tmp_path, host="127.0.0.1", port=port, web_port=web_port, heap_mb=512)
-    with running(start, log=tmp_path / "gateway.log", ready=lambda: gateway.ready("127.0.0.1", port), timeout_s=300):
-        session = SqlGateway(f"http://127.0.0.1:{port}")
-        with pytest.raises(BadInput, match="nothing_there"):
-            session.run("SELECT * FROM nothing_there")
-        session.close()
-    with pytest.raises(Unavailable, match="did not answer"):
-        SqlGateway(f"http://127.0.0.1:{port}")
