@@ -2,10 +2,10 @@
 
 `columns` says where a view's inputs come from: `topic[/exploded list field][:field or field*field]`, or several of
 these apart by spaces. A feature is an aggregation (`aggregations/family.py`) of a column over windows of `windows.py`;
-it is named `{prefix}_{column}_{function}_{window}`. Feast keeps the declarations, owners and lineage; our own code computes them,
-because Feast's tiled aggregation cannot undo an extreme. Each view is one Feast value of bytes per key (packed tiles,
-see `tiles.py`), which an on-demand view merges into windows at the request's `now_ms`. Needs Feast: programs that serve
-read the compiled plan instead (`plan.py`).
+it is named `{prefix}_{column}_{function}_{window}`. Feast keeps the declarations, owners and lineage; our own code
+computes them, because Feast's tiled aggregation cannot undo an extreme. Each view is one Feast value of bytes per key
+(packed tiles, see `tiles.py`), which an on-demand view merges into windows at the request's `now_ms`. Needs Feast:
+programs that serve read the compiled plan instead (`plan.py`).
 """
 
 from __future__ import annotations
@@ -218,8 +218,8 @@ device_payments = stream_view(
     ])
 
 user_merchant_payments = stream_view(
-    "user_merchant_payments", [shopper, merchant], "um", description="what a shopper paid to a merchant; money in cents",
-    tags={"domain": "fraud"},
+    "user_merchant_payments", [shopper, merchant], "um",
+    description="what a shopper paid to a merchant; money in cents", tags={"domain": "fraud"},
     columns={
         "payments": "shop.payments",
         "amount": "shop.payments:amount_cents",

@@ -1,5 +1,5 @@
 """Every feature recomputed the slow, obvious way with numpy. Shares no code with the platform: imports nothing of ours
-but `brute_events`, which imports nothing of ours either (a test holds this).
+but `brute_rows` and `brute_events`, which import nothing of ours either (a test holds this).
 
 It is given the declaration as plain data (the dictionaries of plan.json) and the records as they lie in Kafka, and has
 its own idea of what an event is, when it is late, what a duplicate is, and where a window begins and ends.
@@ -16,14 +16,24 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipelines.parity.brute_events import DEFAULTS, Event, parse
+from pipelines.parity.brute_events import Event, parse
+from pipelines.parity.brute_rows import (
+    Key,
+    column_of,
+    elements_of,
+    feeds_by_topic,
+    field_of,
+    key_of,
+    names_of,
+    product,
+    value_of,
+)
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 # window -> (length, tile)
 WINDOWS: Final = {"5m": (5 * MINUTE, MINUTE), "1h": (HOUR, MINUTE), "24h": (DAY, HOUR), "7d": (7 * DAY, HOUR),
                   "30d": (30 * DAY, DAY)}
 EXACT_UP_TO: Final = 64  # distinct values of one tile that are counted exactly; beyond, a sketch may estimate
-Key = tuple[str, ...]
 Place = tuple[str, int]  # topic, partition
 
 
@@ -62,13 +72,6 @@ class _Rows:
     values: list[tuple[Any, ...]] = field(default_factory=list)
 
 
-class _Feed(NamedTuple):
-    view: str
-    each: str
-    key: tuple[str, ...]
-    fields: tuple[str, ...]
-
-
 class BruteForce:
     """All records of some topics, and the features of chosen keys. `plan` is plan.json; `keys`: view -> its keys."""
 
@@ -76,7 +79,7 @@ class BruteForce:
         self.views = {v["name"]: v for v in plan["declared_views"]}
         self.outcomes: Counter[tuple[str, str]] = Counter()  # (topic, outcome) -> records
         self._wanted = {view: set(mine) for view, mine in keys.items()}
-        self._feeds = _feeds_by_topic(self.views.values(), self._wanted)
+        self._feeds = feeds_by_topic(self.views.values(), self._wanted)
         self._seen: dict[Place, dict[str, int]] = defaultdict(dict)
         self._places: list[Place] = []
         self._rows: dict[tuple[str, str, str, Key], _Rows] = defaultdict(_Rows)  # (view, topic, each, key)
@@ -128,12 +131,12 @@ class BruteForce:
                for when, arrival, at, offset, value, name in
                zip(*numbers, held.value.tolist(), held.event_id.tolist(), strict=True)]
         for outcome, event, topic, partition, offset, arrival in self._refused.get((view, key), ()):
-            for source in _column_of(self.views[view], column)["sources"]:
+            for source in column_of(self.views[view], column)["sources"]:
                 if source["topic"] == topic:
                     out += [Row(event["event_id"], topic, partition, offset, event["event_time"], arrival,
-                                _value(source, event, element), outcome)
-                            for element in _elements(event, source.get("each", ""))
-                            if _key(self.views[view]["join_keys"], event, element) == key]
+                                value_of(source, event, element), outcome)
+                            for element in elements_of(event, source.get("each", ""))
+                            if key_of(self.views[view]["join_keys"], event, element) == key]
         return sorted(out, key=lambda row: (row.event_time, row.offset))
 
     def _outcome(self, topic: str, partition: int, event: Event | None, arrival: int) -> str:
@@ -151,14 +154,14 @@ class BruteForce:
     def _file(self, topic: str, event: Event, outcome: str, place: int, offset: int, arrival: int) -> None:
         for feed in self._feeds.get(topic, ()):
             wanted = self._wanted[feed.view]
-            for element in _elements(event, feed.each):
-                key = _key(feed.key, event, element)
+            for element in elements_of(event, feed.each):
+                key = key_of(feed.key, event, element)
                 if key not in wanted:
                     continue
                 if outcome == "counted":
                     rows = self._rows[feed.view, topic, feed.each, key]
                     rows.numbers.extend((event["event_time"], arrival, place, offset))
-                    rows.values.append((event["event_id"], *(_field(n, event, element) for n in feed.fields)))
+                    rows.values.append((event["event_id"], *(field_of(n, event, element) for n in feed.fields)))
                 else:
                     refused = self._refused[feed.view, key]
                     if not refused or refused[-1][1] is not event:
@@ -181,15 +184,15 @@ class BruteForce:
         numbers: list[np.ndarray] = [np.empty((0, 4), dtype=np.int64)]
         values: list[Any] = []
         ids: list[str] = []
-        for source in _column_of(self.views[view], name)["sources"]:
+        for source in column_of(self.views[view], name)["sources"]:
             rows = self._rows.get((view, source["topic"], source.get("each", ""), key))
             if rows is None:
                 continue
             fields = next(f.fields for f in self._feeds[source["topic"]]
                           if (f.view, f.each) == (view, source.get("each", "")))
-            at = [1 + fields.index(n) for n in _names(source)]
+            at = [1 + fields.index(n) for n in names_of(source)]
             numbers.append(np.array(rows.numbers, dtype=np.int64).reshape(-1, 4))
-            values += [_product([row[i] for i in at]) for row in rows.values]
+            values += [product([row[i] for i in at]) for row in rows.values]
             ids += [row[0] for row in rows.values]
         when, arrival, place, offset = np.concatenate(numbers).T
         value, event_id = np.empty(len(values), dtype=object), np.empty(len(values), dtype=object)
@@ -250,67 +253,3 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "decayed": _decayed,
     "top_k": _top,
 }
-
-
-def keys_of(plan: Mapping[str, Any], topic: str, payload: bytes) -> Iterable[tuple[str, Key]]:
-    """(view, key) of everything that a payload says something about; nothing where it is no event."""
-    event = parse(topic, payload)
-    for view in plan["declared_views"] if event is not None else ():
-        for each in {s.get("each", "") for c in view["columns"] for s in c["sources"] if s["topic"] == topic}:
-            for element in _elements(event, each):
-                key = _key(view["join_keys"], event, element)
-                if key is not None:
-                    yield view["name"], key
-
-
-def _feeds_by_topic(views: Iterable[Mapping[str, Any]], wanted: Collection[str]) -> dict[str, list[_Feed]]:
-    found: dict[tuple[str, str, str], dict[str, None]] = {}
-    keys = {}
-    for view in views:
-        if view["name"] not in wanted:
-            continue
-        keys[view["name"]] = tuple(view["join_keys"])
-        for source in (s for c in view["columns"] for s in c["sources"]):
-            fields = found.setdefault((source["topic"], view["name"], source.get("each", "")), {})
-            fields.update(dict.fromkeys(_names(source)))
-    feeds: dict[str, list[_Feed]] = defaultdict(list)
-    for (topic, view_name, each), fields in found.items():
-        feeds[topic].append(_Feed(view_name, each, keys[view_name], tuple(fields)))
-    return feeds
-
-
-def _column_of(view: Mapping[str, Any], name: str) -> Any:
-    return next(c for c in view["columns"] if c["name"] == name)
-
-
-def _names(source: Mapping[str, Any]) -> list[str]:
-    return source["value"].split("*") if source.get("value") else []
-
-
-def _elements(event: Any, each: str) -> Iterable[Any]:
-    return event[each] if each else (None,)
-
-
-def _field(name: str, event: Any, element: Any) -> Any:
-    """A field of the exploded element, else of the event; one element of `item_ids` is an `item_id`."""
-    if isinstance(element, str) and name == "item_id":
-        return element
-    if isinstance(element, dict) and (name in element or name in ("item_id", "category", "price_cents", "quantity",
-                                                                  "seller_id")):
-        return element.get(name, DEFAULTS.get(name))
-    return event.get(name, DEFAULTS.get(name))
-
-
-def _key(names: Iterable[str], event: Any, element: Any) -> Key | None:
-    parts = tuple(_field(name, event, element) for name in names)
-    return None if None in parts else parts
-
-
-def _value(source: Mapping[str, Any], event: Any, element: Any) -> Any:
-    return _product([_field(name, event, element) for name in _names(source)])
-
-
-def _product(values: list[Any]) -> Any:
-    if not values:
-        return 1
-    return values[0] if len(values) == 1 else values[0] * values[1]

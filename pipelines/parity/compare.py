@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipelines.parity.brute_force import BruteForce, Key, Place
+from pipelines.parity.brute_force import BruteForce, Place
+from pipelines.parity.brute_rows import Key
 
 RELATIVE: Final = 1e-9
 STANDARD_ERROR: Final = 1.04 / math.sqrt(2048)  # of a distinct count that is estimated

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipelines.parity.brute_force import Key, keys_of
+from pipelines.parity.brute_rows import Key, keys_of
 from pipelines.parity.generate import DAY, HOUR, MINUTE, Stream
 
 READ: Final = 30_000  # payloads that keys are drawn from

@@ -20,7 +20,6 @@ from tests import brute_force
 from tests.integration.feature_stack import DAY, HOUR, Stack, as_oracle, feature_stack, hard_stream, produce
 
 PORT = 21_300
-PREFIX = {"user_activity": "user", "item_activity": "item", "user_category_activity": "uc"}
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +60,12 @@ def check(stack: Stack, truth: Truth, now: int, keys_per_view: int = 12) -> None
     rng = random.Random(1)
     state = stack.state
     for view in stack.plan.declared_views:
-        keys = sorted(k for p, k in truth.by_key if p == PREFIX[view.name])
+        keys = sorted(k for p, k in truth.by_key if p == brute_force.PREFIX[view.name])
         keys = rng.sample(keys, min(keys_per_view, len(keys)))
         for key, packed in zip(keys, state.states([(view.name, k) for k in keys]), strict=True):
             ours = tiles.windows(view, packed, now)
-            for name in view.features:
-                expected = brute_force.feature(name, key, truth.by_key[PREFIX[view.name], key], now)
+            seen = truth.by_key[brute_force.PREFIX[view.name], key]
+            for name, expected in brute_force.features(view.features, key, seen, now).items():
                 assert brute_force.same(ours[name], expected), (name, key, ours[name], expected)
     counted = state.counters(4)
     total: Counter[str] = Counter()

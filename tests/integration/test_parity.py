@@ -1,5 +1,5 @@
-"""`make parity` in small on every change: real Kafka and Redis, workers killed at each named point and at a random one, a
-reader that logs vectors all the while."""
+"""`make parity` in small on every change: real Kafka and Redis, workers killed at every named point and a random one,
+and a reader that logs vectors all the while."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_logs_hold_no_traceback(outcome: report.Outcome, folder: Path) -> None:
 
 
 def test_brute_force_shares_no_code() -> None:
-    for name in ("brute_force", "brute_events"):
+    for name in ("brute_force", "brute_rows", "brute_events"):
         tree = ast.parse((ROOT / "pipelines" / "parity" / f"{name}.py").read_text())
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         ours = {m for m in imported if m and (ROOT / m.split(".")[0]).exists()}
-        assert ours <= {"pipelines.parity.brute_events"}, name
+        assert ours <= {"pipelines.parity.brute_rows", "pipelines.parity.brute_events"}, name

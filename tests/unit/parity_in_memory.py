@@ -26,7 +26,7 @@ from pipelines.parity.sample import choose_keys, choose_times
 from services.stream_features.shard import Engine, Shard
 
 PARTITIONS = 2
-PER_TURN = 150
+PER_TURN = 40
 NOW = 1_790_000_000_000
 StateKey = tuple[str, tuple[str, ...]]
 Log = dict[tuple[str, int], list[Record]]
@@ -81,7 +81,8 @@ class MemoryStore:
         mine = self.progress.setdefault(batch.partition, Progress())
         mine.offsets, mine.sources = dict(batch.offsets), dict(batch.sources)
         for (topic, hour), hashes in batch.sighted.items():
-            mine.seen.setdefault(topic, {}).update(dict.fromkeys(hashes, hour))
+            seen = mine.seen.setdefault(topic, {})
+            seen.update({identity: max(hour, seen.get(identity, 0)) for identity in hashes})
         self.counted.update(batch.counters)
 
     def counters(self, partitions: int) -> dict[str, int]:
@@ -150,7 +151,7 @@ class Verdict:
         return "\n".join(line for lines in self.explained for line in lines)
 
 
-def judge(plan: FeaturePlan, stream: generate.Stream, log: Log, store: Store, *, keys: int = 10) -> Verdict:
+def judge(plan: FeaturePlan, stream: generate.Stream, log: Log, store: Store, *, keys: int = 8) -> Verdict:
     """Compare what the store holds with brute force at several times, and the outcomes of all records."""
     declared = json.loads(plan.dump())
     sample = choose_keys(declared, stream, keys, 1)
@@ -161,7 +162,7 @@ def judge(plan: FeaturePlan, stream: generate.Stream, log: Log, store: Store, *,
     comparison = Comparison(brute)
     for view, chosen in sample.items():
         packed = store.states([(view, key) for key in chosen])
-        for at in choose_times(first, first + 33 * generate.DAY, 12, np.random.default_rng(2)):
+        for at in choose_times(first, first + 33 * generate.DAY, 9, np.random.default_rng(2)):
             rows = as_rows(tiles.columns(plan.view(view), packed, at), len(chosen))
             for _ in comparison.compare([Asked(view, key, at) for key in chosen], {"stream": rows}):
                 pass

@@ -59,7 +59,7 @@ def test_without_a_bug_everything_is_equal(stream: Stream, log: Log, counted: Me
     assert not verdict.outcomes
     declared = {(v.name, f.function, f.window) for v in PLAN.declared_views for f in v.declared}
     assert declared == set(verdict.comparison.tallies)
-    assert verdict.comparison.checks > 20_000
+    assert verdict.comparison.checks > 10_000
 
 
 def test_a_window_edge_off_by_one(stream: Stream, log: Log, counted: MemoryStore, monkeypatch: pytest.MonkeyPatch
@@ -123,29 +123,30 @@ def test_the_offset_before_the_state(stream: Stream, log: Log) -> None:
             for batch in batches:
                 self.put(batch.states)
 
-    verdict = proof(stream, log, OffsetFirst(crashes=frozenset({5, 30})))
+    verdict = proof(stream, log, OffsetFirst(crashes=frozenset({5, 12, 20, 30, 45})))
     assert verdict.comparison.wrong
-    assert "seems not to be counted" in verdict.text or "rows" in verdict.text
+    assert "seems not to be counted" in verdict.text
     assert not verdict.outcomes
 
 
 def test_a_maximum_that_is_subtracted(stream: Stream, log: Log, counted: MemoryStore, monkeypatch: pytest.MonkeyPatch
                                       ) -> None:
-    sound = tile_reader.TileReader._rows
+    total, rows = tile_reader.TileReader._total, tile_reader.TileReader._rows
 
-    def cumulated(self: tile_reader.TileReader, at: int, window: Any) -> Any:
-        """All tiles up to now: what left the window cannot be taken out of a running extreme."""
-        keys, rows = self._gather_level(at)
-        upto = rows["tile"] <= tile_reader.tile_range(window, self._now)[1]
-        return keys[upto], rows[upto]
-
-    total = tile_reader.TileReader._total
-
-    def running(self: tile_reader.TileReader, kind: Any, column: str, window: Any) -> Any:
-        monkeypatch.setattr(tile_reader.TileReader, "_rows", cumulated if kind in ("min", "max") else sound)
+    def running(self: Any, kind: Any, column: str, window: Any) -> Any:
+        self.extreme = kind in ("min", "max")
         return total(self, kind, column, window)
 
+    def cumulated(self: Any, at: int, window: Any) -> Any:
+        """For extremes all tiles up to now: what left the window cannot be taken out of a running one."""
+        if not self.extreme:
+            return rows(self, at, window)
+        keys, held = self._gather_level(at)
+        upto = held["tile"] <= tile_reader.tile_range(window, self._now)[1]
+        return keys[upto], held[upto]
+
     monkeypatch.setattr(tile_reader.TileReader, "_total", running)
+    monkeypatch.setattr(tile_reader.TileReader, "_rows", cumulated)
+    monkeypatch.setattr(tile_reader.TileReader, "extreme", False, raising=False)
     verdict = judge(PLAN, stream, log, counted)
     assert functions_wrong(verdict) == {"min", "max"}
-    assert "just before the window" in verdict.text or "in the window" in verdict.text
