@@ -88,8 +88,10 @@ async def test_feast_and_we_read_the_same_windows(settings: Settings, store: Fea
     keys = [*((f"u{i}", f"c{i % 4}", f"i{i}") for i in range(12)), ("u3", "c3", "i3"), ("nobody", "none", "no")]
     rows = [{"user_id": u, "category": c, "item_id": i, "now_ms": NOW, "merchant_id": u.replace("u", "m", 1),
              "card_id": u.replace("u", "k", 1), "device_id": u.replace("u", "d", 1)} for u, c, i in keys]
-    every = {k for name in plan.service(service).views for k in _join_keys(plan, name)}
-    wanted = {*every, "now_ms"}
+    wanted = {k for name in plan.service(service).views for k in _join_keys(plan, name)} | {"now_ms"}
+    if plan.service(service).on_request:
+        wanted |= {"amount_cents"}
+        rows = [row | {"amount_cents": 5_000} for row in rows]
     theirs = store.get_online_features(features=store.get_feature_service(service),
                                        entity_rows=[{k: r[k] for k in wanted} for r in rows]).to_dict()
     ours = OnlineStore(settings.redis, plan, timeout_ms=2_000)
@@ -143,6 +145,21 @@ def test_materialised_tiles_equal_the_offline_join(settings: Settings) -> None:
         np.testing.assert_allclose(columns[name], column, rtol=1e-9)
     assert offline["user_clicks_count_7d"].sum() == of_items["item_clicks_count_7d"].sum()
     snapshot.close()
+
+
+def test_feast_and_we_compute_the_same_on_request(settings: Settings, store: FeatureStore) -> None:
+    plan, n = plan_of(settings), 12
+    ids = {"user_id": "u", "merchant_id": "m", "card_id": "k", "device_id": "d"}
+    rows = [{name: f"{prefix}{i}" for name, prefix in ids.items()} | {"now_ms": NOW, "amount_cents": 10_000 * i}
+            for i in range(n)]
+    theirs = store.get_online_features(features=store.get_feature_service("fraud"), entity_rows=rows).to_dict()
+    keys = {name: np.array([row[name] for row in rows], dtype=object) for name in ids}
+    ours = point_in_time.service_at(settings.lake, plan, "fraud", keys, np.full(n, NOW), strictly_before=False,
+                                    request={"amount_cents": np.array([row["amount_cents"] for row in rows])})
+    for feature in plan.service("fraud").on_request:
+        told = [math.nan if v is None else v for v in theirs[feature.name]]
+        np.testing.assert_allclose(told, ours[feature.name], rtol=1e-9)
+        assert np.isfinite(ours[feature.name]).sum() > n // 2
 
 
 def test_item_attributes_come_through_feast_point_in_time(settings: Settings, store: FeatureStore) -> None:
