@@ -84,14 +84,6 @@ class SqlGateway:
         return answer.json()
 
 
-def answers(url: str) -> bool:
-    """Whether a SQL Gateway answers there."""
-    try:
-        return httpx.get(f"{url.rstrip('/')}/info", timeout=2.0).is_success
-    except httpx.HTTPError:
-        return False
-
-
 def _complaint(text: str) -> str:
     """The innermost cause of a Java stack trace in JSON; the end of the text where there is none."""
     causes: list[str] = _CAUSE.findall(text.replace("\\n", "\n").replace("\\t", "\t"))

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from adapters import flink
 from adapters.errors import Unavailable
 from pipelines.stack import jars
-from pipelines.stack.launch import VENVS, Launch
+from pipelines.stack.launch import VENVS, Launch, port_open
 from settings import ROOT
 
 VERSION: Final = "2.3.0"
@@ -63,7 +62,8 @@ def launch(folder: Path, *, host: str, port: int, web_port: int, heap_mb: int = 
 
 
 def ready(host: str, port: int) -> bool:
-    return flink.answers(f"http://{host}:{port}")
+    """Whether it accepts clients (it listens once it can run statements)."""
+    return port_open(host, port)
 
 
 def _download(scratch: Path, tell: Callable[[str], None]) -> list[Path]:
