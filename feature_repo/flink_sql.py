@@ -15,7 +15,7 @@ the longest window: windows are merged when they are read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from feature_repo import flink_events as source
@@ -56,7 +56,6 @@ class Job:
     checkpoints: str = ""
     resume_from: str = ""
     transaction_timeout_ms: int = 900_000
-    options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, low in (("parallelism", 1), ("checkpoint_ms", 100), ("transaction_timeout_ms", 10_000)):
@@ -96,7 +95,7 @@ def settings(job: Job) -> list[str]:
                    "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION"}
     if job.resume_from:
         values["execution.state-recovery.path"] = job.resume_from
-    return [f"SET {_text(name)} = {_text(value)}" for name, value in (values | dict(job.options)).items()]
+    return [f"SET {_text(name)} = {_text(value)}" for name, value in values.items()]
 
 
 def tables(plan: FeaturePlan, job: Job) -> list[str]:

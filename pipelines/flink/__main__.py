@@ -55,7 +55,7 @@ def run(bounded: Bounded = False, parallelism: Parallelism = 2, heap_mb: Heap = 
     wanted = Job(bootstrap=settings.kafka, topic=flink_sql.topic_of(plan), bounded=bounded, parallelism=parallelism,
                  checkpoints="" if at else checkpoints.as_uri(),
                  resume_from="" if fresh or at else job.newest_checkpoint(checkpoints))
-    job.prepare(plan, wanted, settings.kafka_partitions)
+    job.prepare(wanted, settings.kafka_partitions)
     if wanted.resume_from:
         print(f"going on from {wanted.resume_from}", flush=True)
     if at:

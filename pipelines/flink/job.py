@@ -16,7 +16,7 @@ EVERY_S = 5.0
 Tell = Callable[[str], None]
 
 
-def prepare(plan: FeaturePlan, job: Job, partitions: int) -> None:
+def prepare(job: Job, partitions: int) -> None:
     """Create the topic of tiles: compacted, and what no window can reach any more is dropped. Raises Unavailable."""
     ensure_topic(job.bootstrap, job.topic, partitions,
                  {"cleanup.policy": "compact,delete", "retention.ms": str(flink_sql.RETENTION_MS)})

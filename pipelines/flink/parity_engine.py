@@ -45,7 +45,7 @@ class FlinkEngine:
         servers = self._servers
         self._job = Job(bootstrap=servers.bootstrap, topic=topic_of(servers.plan), bounded=True,
                         checkpoint_ms=CHECKPOINT_MS, checkpoints=self._folder.joinpath("checkpoints").as_uri())
-        job.prepare(servers.plan, self._job, servers.partitions)
+        job.prepare(self._job, servers.partitions)
         begun = time.monotonic()
         if not self._finished(self._job, tell, kill=True):
             origin = job.newest_checkpoint(self._folder / "checkpoints")
