@@ -117,7 +117,7 @@ def tables(plan: FeaturePlan, job: Job) -> list[str]:
     facts = {"facts": "ARRAY<ROW<event_time BIGINT, of_value STRING>>"}
     for name, own in (("tiles", numbers), ("newest", facts)):
         if name == "tiles" or has_newest(plan):
-            made.append(_sink(name, own, write | {"sink.transactional-id-prefix": f"{job.name}-{name}"}))
+            made.append(_sink(name, own, write | {"sink.transactional-id-prefix": f"{job.topic}.{name}"}))
     return made
 
 
