@@ -62,8 +62,8 @@ def run(bounded: Bounded = False, parallelism: Parallelism = 2, heap_mb: Heap = 
         job.run(plan, wanted, at, _tell)
         return
     gateway.install(tell=_tell)
-    port, web_port = free_ports(2, settings.host)
-    start = gateway.launch(folder, host=settings.host, port=port, web_port=web_port, heap_mb=heap_mb)
+    (port,) = free_ports(1, settings.host)
+    start = gateway.launch(folder, host=settings.host, port=port, heap_mb=heap_mb)
     print(f"Flink's SQL Gateway: http://{settings.host}:{port}  its log: {folder}/gateway.log", flush=True)
     log = folder / "gateway.log"
     with running(start, log=log, ready=lambda: gateway.ready(settings.host, port), timeout_s=START_S):

