@@ -43,7 +43,7 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence flink dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -171,6 +171,11 @@ triage: $(TRAINING) ## which of the usual causes is it? compares the last 5 minu
 
 parity: $(NATIVE) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
 	@$(NATIVE) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
+flink: $(PLATFORM) ## the compiled features on Apache Flink: ARGS="run|sql|serve --redis URL" (run: until Ctrl-C, on the running Kafka)
+	@$(PLATFORM) -m pipelines.flink $(or $(ARGS),run)
+
+parity: $(TRAINING) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
+	@$(TRAINING) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example

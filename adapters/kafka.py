@@ -290,6 +290,14 @@ def ensure_topics(bootstrap: str, partitions: int, timeout_s: float = 30.0, *, f
             time.sleep(0.5)
 
 
+def ensure_topic(bootstrap: str, topic: str, partitions: int, configs: dict[str, str]) -> bool:
+    """Create one more topic; whether it was missing. Raises Unavailable."""
+    try:
+        return bool(_create_missing(bootstrap, partitions, {topic: configs}))
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise Unavailable(f"Kafka at {bootstrap} did not create {topic}: {error}") from None
+
+
 def _create_missing(bootstrap: str, partitions: int, wanted: dict[str, dict[str, str]]) -> list[str]:
     admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","), bootstrap_timeout_ms=3_000)
     try:

@@ -61,7 +61,8 @@ class PythonEngine:
         """The workers end with the servers."""
 
 
-ENGINES: Final = {"python": "pipelines.parity.engines:PythonEngine"}
+ENGINES: Final = {"python": "pipelines.parity.engines:PythonEngine",
+                  "flink": "pipelines.flink.parity_engine:FlinkEngine"}
 
 
 def engine(name: str, servers: Servers) -> Engine:

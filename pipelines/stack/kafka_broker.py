@@ -6,16 +6,12 @@ checked against `deploy/kafka/jars.sha256`, so a swapped or torn download never 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import logging
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-from adapters.errors import Corrupt, Unavailable
+from adapters.errors import Unavailable
+from pipelines.stack import jars
 from pipelines.stack.launch import VENVS, Launch, port_open
 from settings import ROOT
 
@@ -28,34 +24,12 @@ CLUSTER = "bWluaW1hcnQtbmF0aXZlLQ"  # 16 bytes in base64: the id that a formatte
 
 def install(folder: Path = JARS) -> list[Path]:
     """The broker's jars, downloaded into `folder` when they are not there yet. Raises Corrupt, Unavailable."""
-    with _locked(folder.with_suffix(".lock")):
-        jars = sorted(folder.glob("*.jar"))
-        if (folder / VERSION).exists() and len(jars) == len(_expected()):
-            return jars
-        resolved = _resolve(folder.with_suffix(".download"))
-        check_digests(resolved)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for jar in resolved:
-            shutil.copy2(jar, folder / jar.name)
-        (folder / VERSION).touch()
-        shutil.rmtree(folder.with_suffix(".download"), ignore_errors=True)
-        return sorted(folder.glob("*.jar"))
+    return jars.install(folder, VERSION, DIGESTS, _resolve)
 
 
 def installed(folder: Path = JARS) -> bool:
     """Whether `install` has nothing to download."""
     return (folder / VERSION).exists()
-
-
-def check_digests(jars: list[Path]) -> None:
-    """Raises Corrupt when the jars are not exactly those of `deploy/kafka/jars.sha256`."""
-    expected = _expected()
-    found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars}
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if wrong:
-        listed = DIGESTS.relative_to(ROOT)
-        raise Corrupt(f"Kafka's jars differ from {listed}: {', '.join(wrong)}; remove {JARS} and try again")
 
 
 def launch(
@@ -136,17 +110,3 @@ def _resolve(download: Path) -> list[Path]:
     except Exception as error:  # jgo raises many kinds, each of which means that the download failed
         raise Unavailable(f"cannot download Kafka {VERSION} ({error}); check the network and try again") from error
     return sorted(Path(environment.path).rglob("*.jar"))
-
-
-def _expected() -> dict[str, str]:
-    pairs = (line.split() for line in DIGESTS.read_text().splitlines())
-    return {name: digest for digest, name in pairs}
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time: two test runs may both find the jars missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

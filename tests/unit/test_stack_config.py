@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import Corrupt
-from pipelines.stack import kafka_broker, prometheus_server, redis_server, triton_server
+from pipelines.stack import jars, kafka_broker, prometheus_server, redis_server, triton_server
 from pipelines.stack.launch import CannotRun, Launch
 from pipelines.stack.supervisor import Supervisor
 from settings import ROOT
@@ -66,7 +66,7 @@ def test_kafka_makes_no_topics_by_itself_and_listens_where_it_was_told(tmp_path:
 def test_a_swapped_jar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "kafka_2.13-4.1.0.jar").write_bytes(b"not Kafka")
     with pytest.raises(Corrupt, match=r"kafka_2\.13-4\.1\.0\.jar"):
-        kafka_broker.check_digests(list(tmp_path.glob("*.jar")))
+        jars.check(list(tmp_path.glob("*.jar")), kafka_broker.DIGESTS, tmp_path)
 
 
 def test_redis_never_evicts_a_feature(tmp_path: Path) -> None:
