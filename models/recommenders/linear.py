@@ -1,0 +1,116 @@
+"""The linear autoencoder: which items a history implies, as one closed-form matrix (EASE, Steck 2019).
+
+Two least-squares problems share the matrix: every item of a sequence from its others (EASE), and the later items from the
+earlier ones, each pair weighted by how near it is (SLIST, Choi et al. 2021); `transition` says how much the second counts.
+An item never votes for itself. Memory grows with the square of the catalogue, time with its cube: a rule says when it fits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+
+from models.recommenders.base import Floats, Histories, Recommender, Sequences, Training
+
+_COPIES = 3.5  # float32 matrices of items x items that are alive at once while it is fitted
+_MOST_RECENT = 50
+
+
+def most_items(memory_gib: float) -> int:
+    """The largest catalogue whose matrices fit into two thirds of the memory."""
+    return int((memory_gib * 2 / 3 * 2**30 / 4 / _COPIES) ** 0.5)
+
+
+class LinearAutoencoder(Recommender):
+    """Dense weights float32 [N, N]."""
+
+    name = "ease"
+    default = {"regularise": 100.0, "transition": 0.5, "gap_decay": 0.8, "recency": 0.7, "target": 0.3}
+    space = {
+        "regularise": (10.0, 30.0, 100.0, 300.0, 1000.0), "transition": (0.0, 0.3, 0.5, 0.8, 1.0),
+        "gap_decay": (0.5, 0.8, 1.0), "recency": (0.3, 0.5, 0.7, 0.8, 0.9, 1.0), "target": (0.0, 0.15, 0.3, 0.5),
+    }  # fmt: skip
+    share = 2.5
+
+    @classmethod
+    def suits(cls, training: Training) -> str:
+        most = most_items(training.memory_gib)
+        if training.n_items <= most:
+            return ""
+        return f"{training.n_items:,} items are more than the {most:,} whose matrix fits; iALS takes its place"
+
+    def fit(self, training: Training) -> None:
+        config, n_items = self.config, training.n_items
+        gram, wanted = _normal_equations(training.sequences, n_items, config["transition"], config["gap_decay"])
+        gram.flat[:: n_items + 1] += config["regularise"] / 10 + 1e-3
+        self._weights = _without_self(gram, wanted)
+        # The square root of popularity is what least squares overrates; dividing by it is tuned like the rest.
+        popular = (training.counts + 1.0) ** -config["target"]
+        self._weights *= popular.astype(np.float32)[None, :]
+
+    def score(self, histories: Histories) -> Floats:
+        asked = histories.sequences.matrix(len(self._weights), self.config["recency"], _MOST_RECENT)
+        return np.asarray(asked @ self._weights, dtype=np.float32)
+
+
+def _normal_equations(
+    sequences: Sequences, n_items: int, transition: float, gap_decay: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Left and right side, float32 [N, N] in Fortran's order: (1-t) x whole sequences + t x (earlier -> later)."""
+    together = sequences.matrix(n_items)
+    whole = (together.T @ together).tocsr() * (1 - transition)
+    if transition == 0:
+        left = np.asarray(whole.toarray(order="F"), dtype=np.float32, order="F")
+        return left, left.copy(order="F")
+    past, future = _prefixes(sequences, n_items, gap_decay)
+    left = (whole + transition * (past.T @ past)).toarray(order="F").astype(np.float32, order="F", copy=False)
+    right = (whole + transition * (past.T @ future)).toarray(order="F").astype(np.float32, order="F", copy=False)
+    return left, right
+
+
+def _prefixes(sequences: Sequences, n_items: int, decay: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """For each entry but the first: its decayed past [P, N] and the entry itself [P, N]; at most _MOST_RECENT of each."""
+    items, owner = sequences.items, sequences.owner
+    place = np.arange(len(items)) - sequences.starts[owner]
+    targets = np.flatnonzero((place > 0) & (sequences.from_end < _MOST_RECENT))
+    number = np.full(len(items), -1, dtype=np.int64)
+    number[targets] = np.arange(len(targets))
+    rows, columns, weights = [], [], []
+    for gap in range(1, min(_MOST_RECENT, int(sequences.lengths.max(initial=1)) - 1) + 1):
+        weight = decay ** (gap - 1)
+        if weight < 0.01:
+            break
+        later = targets[place[targets] >= gap]
+        rows.append(number[later])
+        columns.append(items[later - gap])
+        weights.append(np.full(len(later), weight, dtype=np.float32))
+    shape = (len(targets), n_items)
+    if not rows:
+        return sparse.csr_matrix(shape, dtype=np.float32), sparse.csr_matrix(shape, dtype=np.float32)
+    at = (np.concatenate(rows), np.concatenate(columns))
+    past = sparse.csr_matrix((np.concatenate(weights), at), shape=shape)
+    ones = np.ones(len(targets), dtype=np.float32)
+    return past, sparse.csr_matrix((ones, (np.arange(len(targets)), items[targets])), shape=shape)
+
+
+def _without_self(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32]:
+    """The least-squares solution of left @ B = right with a zero diagonal; overwrites both."""
+    factor, _ = linalg.cho_factor(left, lower=True, overwrite_a=True, check_finite=False)
+    solved = linalg.cho_solve((factor, True), right, overwrite_b=True, check_finite=False)
+    inverse, info = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
+    if info:
+        raise np.linalg.LinAlgError("the matrix of the linear autoencoder is singular; regularise more")
+    n = len(solved)
+    scale = (solved.diagonal() / inverse.diagonal()).astype(np.float32)
+    for start in range(0, n, 1024):  # P is symmetric and only its lower triangle is filled: column j of P by parts
+        stop = min(start + 1024, n)
+        block = np.empty((n, stop - start), dtype=np.float32)
+        block[stop:] = inverse[stop:, start:stop]
+        block[:start] = inverse[start:stop, :start].T
+        square = np.tril(inverse[start:stop, start:stop])
+        block[start:stop] = square + np.tril(square, -1).T
+        solved[:, start:stop] -= block * scale[start:stop]
+    return np.ascontiguousarray(solved, dtype=np.float32)
