@@ -138,6 +138,10 @@ class Recommender(ABC):
     default: ClassVar[Config] = {}
     rounds: ClassVar[int] = 0
     """Most rounds (epochs) of training; 0 for a model that is fitted at once."""
+    tuned_on: ClassVar[int] = 0
+    """So many of the most popular items are enough to tune it; 0: only the whole catalogue is."""
+    refit_share: ClassVar[float] = 1.0
+    """What `refit` costs, in rounds of training."""
     share: ClassVar[float] = 1.0
     """How much of a time budget the model asks for, relative to the others."""
 

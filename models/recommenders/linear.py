@@ -34,6 +34,7 @@ class LinearAutoencoder(Recommender):
         "gap_decay": (0.5, 0.8, 1.0), "recency": (0.3, 0.5, 0.7, 0.8, 0.9, 1.0), "target": (0.0, 0.15, 0.3, 0.5),
     }  # fmt: skip
     share = 2.5
+    tuned_on = 3000
 
     @classmethod
     def suits(cls, training: Training) -> str:
@@ -47,7 +48,7 @@ class LinearAutoencoder(Recommender):
         gram, wanted = _normal_equations(training.sequences, n_items, config["transition"], config["gap_decay"])
         gram.flat[:: n_items + 1] += config["regularise"] / 10 + 1e-3
         self._weights = _without_self(gram, wanted)
-        # The square root of popularity is what least squares overrates; dividing by it is tuned like the rest.
+        # Least squares favours popular items; how much of that is taken back is tuned like the rest.
         popular = (training.counts + 1.0) ** -config["target"]
         self._weights *= popular.astype(np.float32)[None, :]
 

@@ -23,6 +23,7 @@ from models.two_tower_training import prepare
 _LONGEST = 50
 _POSITIONS = 4096  # places of sequences in one batch
 _MOST_UNIFORM = 2048
+_HIDDEN_IDS = 0.1  # of items with content: so that it is trained to stand for an item nobody has touched
 
 
 class Block(nn.Module):  # type: ignore[misc]
@@ -64,10 +65,14 @@ class Encoder(nn.Module):  # type: ignore[misc]
         self.blocks = nn.ModuleList(Block(dim, 2, dropout) for _ in range(layers))
         self.dropout, self.last = nn.Dropout(dropout), nn.LayerNorm(dim)
 
-    def items(self, index: Tensor) -> Tensor:
-        """Item vectors [..., dim] by index."""
-        found = self.ids(index)
-        return cast(Tensor, found + self.describe(self.content[index]) if self.content.shape[1] else found)
+    def items(self, index: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Item vectors [..., dim] by index; where `hidden`, from content alone. Some ids are hidden in training."""
+        if not self.content.shape[1]:
+            return cast(Tensor, self.ids(index))
+        if hidden is None and self.training:
+            hidden = torch.rand(index.shape) < _HIDDEN_IDS
+        known = self.ids(index if hidden is None else index.masked_fill(hidden, 0))
+        return cast(Tensor, known + self.describe(self.content[index]))
 
     def forward(self, index: Tensor) -> Tensor:
         """The state after each place [B, L, dim] of sequences [B, L], padded by 0 behind their end."""
@@ -87,6 +92,7 @@ class SelfAttention(Recommender):
         "temperature": (0.05, 0.07, 0.1),
     }  # fmt: skip
     rounds = 60
+    refit_share = 0.35
     share = 4.0
 
     def fit(self, training: Training) -> None:
@@ -102,7 +108,7 @@ class SelfAttention(Recommender):
     def _take(self, training: Training) -> None:
         self._rows = _chunks(training.sequences)
         counts = training.counts
-        self._unknown = (counts == 0) & (not training.catalogue.described)
+        self._unknown, self._described = counts == 0, training.catalogue.described
         self._uniform = min(_MOST_UNIFORM, training.n_items)
         self._share = torch.from_numpy(np.concatenate([[0], counts / max(counts.sum(), 1)]).astype(np.float32))
 
@@ -155,7 +161,8 @@ class SelfAttention(Recommender):
     def score(self, histories: Histories) -> Floats:
         self._encoder.eval()
         rows = _newest(histories.sequences)
-        items = F.normalize(self._encoder.items(torch.arange(1, len(self._share))), dim=1)
+        index = torch.arange(1, len(self._share))
+        items = F.normalize(self._encoder.items(index, torch.from_numpy(self._unknown)), dim=1)
         out = np.empty((len(rows), len(items)), dtype=np.float32)
         lengths = np.maximum((rows > 0).sum(axis=1), 1)
         for start in range(0, len(rows), 512):
@@ -164,7 +171,7 @@ class SelfAttention(Recommender):
             state = self._encoder(torch.from_numpy(rows[part, :longest]))
             last = state[torch.arange(len(state)), torch.from_numpy(lengths[part] - 1)]
             out[part] = (F.normalize(last, dim=1) @ items.T).numpy()
-        return lowest_where(out, self._unknown)
+        return out if self._described else lowest_where(out, self._unknown)
 
 
 def _newest(sequences: Sequences) -> Ints:

@@ -1,0 +1,94 @@
+"""Whom a model is asked about and what its answers are worth: ranks in the whole catalogue, and the first items of each list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.metrics import per_shopper, ranks_from_ahead, rivals_ahead
+from models.recommenders.base import Floats, Histories, Ints, Sequences
+from models.recommenders.blend import top_columns
+from pipelines.evaluate.protocols import Questions
+
+Scorer = Callable[[Histories], Floats]
+Answers = Callable[[Histories], dict[str, Floats]]
+Tick = Callable[[int], None]
+_CELLS: Final = 4_000_000  # scores that are held at once
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Per relevant entry the rivals before it, under the stated treatment and under its opposites; and the lists [Q, k]."""
+
+    ahead: NDArray[np.float64]
+    optimistic: NDArray[np.float64]
+    unmasked: NDArray[np.float64]
+    lists: Ints
+
+
+def batches(questions: Questions, n_items: int) -> Iterator[slice]:
+    """Slices of questions that fit into memory."""
+    size = int(np.clip(_CELLS // max(n_items, 1), 8, 1024))
+    for start in range(0, len(questions), size):
+        yield slice(start, min(start + size, len(questions)))
+
+
+def hide(scores: Floats, histories: Histories, value: float | None = None) -> Floats:
+    """The scores with what each history holds set to `value`, or to the row's lowest score; in place."""
+    past = histories.sequences
+    fill = scores.min(axis=1)[past.owner] if value is None else value
+    scores[past.owner, past.items] = fill
+    return scores
+
+
+def judge(
+    answers: Answers, questions: Questions, n_items: int, *, mask: bool, k: int, tick: Tick | None = None
+) -> dict[str, Judged]:
+    """Ask every question of every model; `mask` keeps what a user has touched from competing and counting."""
+    found: dict[str, list[Judged]] = {}
+    for part in batches(questions, n_items):
+        asked = questions.histories.part(part)
+        wanted = questions.relevant.take(np.arange(part.start, part.stop))
+        for name, scores in answers(asked).items():
+            found.setdefault(name, []).append(_judge(scores, asked, wanted, mask, k))
+        if tick:
+            tick(part.stop - part.start)
+    return {name: _joined(parts) for name, parts in found.items()}
+
+
+def _judge(scores: Floats, asked: Histories, wanted: Sequences, mask: bool, k: int) -> Judged:
+    owner, items = wanted.owner, wanted.items
+    unmasked = rivals_ahead(scores, owner, items)
+    if mask:
+        hide(scores, asked, np.nan)
+    ahead = rivals_ahead(scores, owner, items) if mask else unmasked
+    optimistic = rivals_ahead(scores, owner, items, pessimistic=False)
+    np.nan_to_num(scores, copy=False, nan=-np.inf)
+    return Judged(ahead, optimistic, unmasked, top_columns(scores, k))
+
+
+def _joined(parts: SequenceOf[Judged]) -> Judged:
+    return Judged(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Judged)))
+
+
+def value(scorer: Scorer, questions: Questions, n_items: int, *, mask: bool, k: int) -> NDArray[np.float64]:
+    """NDCG@k of every question: what tuning maximises."""
+    ahead = []
+    for part in batches(questions, n_items):
+        asked = questions.histories.part(part)
+        wanted = questions.relevant.take(np.arange(part.start, part.stop))
+        scores = scorer(asked)
+        if mask:
+            hide(scores, asked, np.nan)
+        ahead.append(rivals_ahead(scores, wanted.owner, wanted.items))
+    return table(np.concatenate(ahead), questions, [f"ndcg@{k}"])[f"ndcg@{k}"]
+
+
+def table(ahead: NDArray[np.float64], questions: Questions, names: SequenceOf[str]) -> dict[str, NDArray[np.float64]]:
+    """Each metric of every question, float64 [Q]."""
+    return per_shopper(ranks_from_ahead(ahead, questions.relevant.owner, len(questions)), names)
