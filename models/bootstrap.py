@@ -43,7 +43,7 @@ def interval(values: NDArray[np.float64], *, seed: int, draws: int = 1000, level
 def intervals(
     columns: Mapping[str, NDArray[np.float64]], *, seed: int, draws: int = 1000, level: float = 0.95
 ) -> dict[str, Interval]:
-    """`interval` of many columns at once: every column sees the same resampled shoppers, drawn as `interval` draws them."""
+    """`interval` of many columns at once: all see the same resampled shoppers, drawn as `interval` draws them."""
     if not columns:
         return {}
     table = np.stack(list(columns.values()), axis=1)

@@ -104,13 +104,14 @@ _GAIN: Final[Mapping[str, Callable[[Ranks], Ranks]]] = {  # what one relevant it
 
 
 def rivals_ahead(
-    scores: NDArray[np.float32], owner: NDArray[np.integer[Any]], relevant: NDArray[np.integer[Any]], *, pessimistic: bool = True
-) -> Ranks:
+    scores: NDArray[np.float32], owner: NDArray[np.integer[Any]], relevant: NDArray[np.integer[Any]], *,
+    pessimistic: bool = True,
+) -> Ranks:  # fmt: skip
     """How many items that are not relevant stand before each relevant one, float64 [E].
 
     `scores` [B, N] with NaN for items that must not compete; entry e is item `relevant[e]` of row `owner[e]`, rows in
-    ascending order. An item with the same score stands before, or behind if not `pessimistic`. Infinity where the relevant
-    item itself must not compete.
+    ascending order. An item with the same score stands before, or behind if not `pessimistic`. Infinity where the
+    relevant item itself must not compete.
     """
     own = scores[owner, relevant]
     ahead = np.empty(len(own))
@@ -150,7 +151,7 @@ def intra_list_diversity(embeddings: NDArray[np.floating[Any]]) -> float:
 
 
 def list_diversity(embeddings: NDArray[np.floating[Any]], lists: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """`intra_list_diversity` of every list: `lists` [U, k] are rows of `embeddings` [N, d], L2-normalised; float64 [U]."""
+    """`intra_list_diversity` of every list, float64 [U]: `lists` [U, k] are rows of `embeddings` [N, d], L2-normalised."""
     k = lists.shape[1]
     if k < 2:
         return np.zeros(len(lists))

@@ -1,7 +1,8 @@
 """The base of the retrieval models: sequences in, one score per item of the catalogue out. Knows no files, no clock.
 
-A model learns from `Training` and answers `Histories`. Scores are finite; only their order within a history matters. What
-a model cannot judge (an item that it never saw) gets the lowest score of its row or a tie, never an invented one.
+A model learns from `Training` and answers `Histories`. Scores are finite; only their order within a history matters.
+What a model cannot judge (an item that it never saw) gets the lowest score of its row or a tie, never an invented
+one.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Sequences:
 class Catalogue:
     """What is known of the items before anybody touches them; empty arrays where nothing is.
 
-    `category` int64 [N] (0-based code), `log_price` float32 [N] (log1p of cents, NaN = unknown), `text` one string per item.
+    `category` int64 [N] (0-based code), `log_price` float32 [N] (log1p of cents, NaN = unknown), `text` one string
+    per item.
     """
 
     n_items: int

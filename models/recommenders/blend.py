@@ -1,7 +1,8 @@
 """The blend: a weighted sum of several models' scores, its weights learned from questions whose answers are known.
 
-Each model gives two features per item: its z-score within the row, tamed by a logarithm, and the logarithm of its rank. The
-weights are those of a conditional logit (McFadden 1974) over the items that any model puts near the top, none below zero.
+Each model gives two features per item: its z-score within the row, tamed by a logarithm, and the logarithm of its
+rank. The weights are those of a conditional logit (McFadden 1974) over the items that any model puts near the top,
+none below zero.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Examples:
     relevant: list[NDArray[np.bool_]] = field(default_factory=list)
 
     def add(self, scores: Sequence[Floats], relevant: Sequence[Ints]) -> None:
-        """One batch: the models' scores [B, N] and each row's relevant items. Rows without a relevant candidate teach nothing."""
+        """One batch: the models' scores [B, N], each row's relevant items. A row without a relevant candidate teaches nothing."""
         views = [tamed(one) for one in scores] + [nearness(one) for one in scores]
         tops = [top_columns(one, TOP) for one in scores]
         for row, wanted in enumerate(relevant):

@@ -1,8 +1,9 @@
 """Implicit matrix factorisation (Hu, Koren and Volinsky 2008), with the regularisation of Rendle et al. 2022.
 
-Alternating least squares: every pair counts `unobserved` as a zero, every touched pair one more as a one. Each half-step
-solves all rows at once by conjugate gradients, so the cost is linear in interactions and the catalogue may be large. A
-history is folded in: its vector is solved from its items, the newest weighted most, so unknown users are no exception.
+Alternating least squares: every pair counts `unobserved` as a zero, every touched pair one more as a one. Each
+half-step solves all rows at once by conjugate gradients, so the cost is linear in interactions and the catalogue may
+be large. A history is folded in: its vector is solved from its items, the newest weighted most, so unknown users are
+no exception.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The linear autoencoder: which items a history implies, as one closed-form matrix (EASE, Steck 2019).
 
-Two least-squares problems share the matrix: every item of a sequence from its others (EASE), and the later items from the
-earlier ones, each pair weighted by how near it is (SLIST, Choi et al. 2021); `transition` says how much the second counts.
-An item never votes for itself. Memory grows with the square of the catalogue, time with its cube: a rule says when it fits.
+Two least-squares problems share the matrix: every item of a sequence from its others (EASE), and the later items from
+the earlier ones, each pair weighted by how near it is (SLIST, Choi et al. 2021); `transition` says how much the
+second counts. An item never votes for itself. Memory grows with the square of the catalogue, time with its cube: a
+rule says when it fits.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _normal_equations(
 
 
 def _prefixes(sequences: Sequences, n_items: int, decay: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """For each entry but the first: its decayed past [P, N] and the entry itself [P, N]; at most _MOST_RECENT of each."""
+    """Of each entry but the first: the decayed past [P, N] and the entry itself [P, N]; _MOST_RECENT of each at most."""
     items, owner = sequences.items, sequences.owner
     place = np.arange(len(items)) - sequences.starts[owner]
     targets = np.flatnonzero((place > 0) & (sequences.from_end < _MOST_RECENT))

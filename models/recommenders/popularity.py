@@ -1,4 +1,4 @@
-"""What everybody touches, the same for everybody; lately, when times are known. The baseline that the others must beat."""
+"""What everybody touches, the same for all; lately, when times are known. The baseline that the others must beat."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """A self-attentive sequence encoder (after SASRec, Kang and McAuley 2018) trained with sampled softmax.
 
-Causal attention over a sequence with a learned bias by distance; the state after each item is compared, as a cosine over a
-temperature, with all items. Every place of a sequence is an example: which item comes next. Candidates are the batch's own
-items and uniform ones, corrected by their expected counts. No user ids, so unknown users are served alike.
+Causal attention over a sequence with a learned bias by distance; the state after each item is compared, as a cosine
+over a temperature, with all items. Every place of a sequence is an example: which item comes next. Candidates are the
+batch's own items and uniform ones, corrected by their expected counts. No user ids, so unknown users are served
+alike.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Block(nn.Module):  # type: ignore[misc]
         self.heads, self.dropout = heads, nn.Dropout(dropout)
         self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.inward, self.outward = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.forward_layer = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim))
+        widen, narrow = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+        self.forward_layer = nn.Sequential(widen, nn.GELU(), nn.Dropout(dropout), narrow)
         self.distance = nn.Parameter(torch.zeros(heads, _LONGEST))
 
     def forward(self, state: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Item-to-item co-occurrence that knows which item came first, asked with the newest items weighted most.
 
-A pair `gap` places apart in one sequence counts gap_decay^(gap-1), times `backward` when the asked item came second, over
-(length of the sequence)^activity; the sum is divided by (mass of the asked)^source x (mass of the other)^target after
-shrinkage. A history's score is the sum of its items' rows, the newest first by `recency`. Needs no training, and beats
-many networks on short sequences.
+A pair `gap` places apart in one sequence counts gap_decay^(gap-1), times `backward` when the asked item came second,
+over (length of the sequence)^activity; the sum is divided by (mass of the asked)^source x (mass of the other)^target
+after shrinkage. A history's score is the sum of its items' rows, the newest first by `recency`. Needs no training,
+and beats many networks on short sequences.
 """
 
 from __future__ import annotations

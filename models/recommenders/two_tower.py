@@ -1,7 +1,7 @@
 """The two-tower model that serving uses, behind the base of the retrieval models: ids, content and recent items.
 
-Sampled softmax over the batch's items and uniform ones, corrected by their expected counts (`models/two_tower.py`). Every
-entry of a sequence but its first is an example, with the entries before it as recent items.
+Sampled softmax over the batch's items and uniform ones, corrected by their expected counts (`models/two_tower.py`).
+Every entry of a sequence but its first is an example, with the entries before it as recent items.
 """
 
 from __future__ import annotations

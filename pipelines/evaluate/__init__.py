@@ -1,4 +1,4 @@
-"""The one place where quality is measured: the funnel on the platform's own history, and models on any data by protocol"""
+"""Where quality is measured: the funnel on the platform's own history, and retrieval models on any data by protocol"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Measure quality: of the funnel on the platform's own history, or with --data of retrieval models on any data.
 
-python -m pipelines.evaluate [--out FILE.json]
-python -m pipelines.evaluate --data FOLDER_OR_FILE --protocol leave_one_out --k 10,20 --models all --budget 600 --out FILE.json
+python -m pipelines.evaluate [--out FILE.json] python -m pipelines.evaluate --data FOLDER_OR_FILE --protocol
+leave_one_out --k 10,20 --models all --budget 600 --out FILE.json
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def main() -> None:
     chosen = parser.parse_args()
     try:
         if chosen.data is None:
-            if extra := [name for name, value in vars(chosen).items() if value is not None and name not in ("data", "out")]:
-                parser.error(f"--{extra[0].replace('_', '-')} needs --data; without it the platform's own funnel is measured")
+            given = [name for name, value in vars(chosen).items() if value is not None and name != "out"]
+            if given:
+                parser.error(f"--{given[0]} needs --data; without it the platform's own funnel is measured")
             _funnel(chosen.out)
         else:
             _protocol(chosen, load_settings())
@@ -44,15 +45,16 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder as in docs/data.md, or a text file with `user item item ...` a line")
-    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), help="default: leave_one_out")
-    parser.add_argument("--k", help="cut-offs, the first is what tuning maximises NDCG at (default: 10,20)")
-    parser.add_argument("--models", help="all (default), or names separated by commas; `blend` blends those named")
-    parser.add_argument("--budget", type=float, help="seconds for tuning, learning and ranking together (default: 600)")
-    parser.add_argument("--seen", choices=("auto", "mask", "keep"), help="whether touched items may be recommended (default: auto)")
-    parser.add_argument("--memory", type=float, help="GiB that it may use; decides which models fit (default: 6)")
-    parser.add_argument("--seed", type=int, help="default: MINIMART_SEED")
-    parser.add_argument("--out", type=Path, help="write the report there, e.g. bench/results/leave_one_out_grocery.json")
+    add = parser.add_argument
+    add("--data", type=Path, help="folder as in docs/data.md, or a text file with `user item item ...` a line")
+    add("--protocol", choices=tuple(PROTOCOLS), help="default: leave_one_out")
+    add("--k", help="cut-offs, the first is what tuning maximises NDCG at (default: 10,20)")
+    add("--models", help="all (default), or names separated by commas; `blend` blends those named")
+    add("--budget", type=float, help="seconds for tuning, learning and ranking together (default: 600)")
+    add("--seen", choices=("auto", "mask", "keep"), help="may touched items be recommended? (default: auto)")
+    add("--memory", type=float, help="GiB that it may use; decides which models fit (default: 6)")
+    add("--seed", type=int, help="default: MINIMART_SEED")
+    add("--out", type=Path, help="write the report there, e.g. bench/results/leave_one_out_grocery.json")
     return parser
 
 
@@ -69,11 +71,13 @@ def _protocol(chosen: argparse.Namespace, settings: Settings) -> None:
     options = Options(
         protocol=chosen.protocol or "leave_one_out", ks=numbers_of(chosen.k or "10,20"),
         models=names_of(chosen.models or "all"), budget=600.0 if chosen.budget is None else chosen.budget,
-        seen=chosen.seen or "auto", seed=settings.seed if chosen.seed is None else chosen.seed, threads=settings.threads,
+        seen=chosen.seen or "auto", seed=settings.seed if chosen.seed is None else chosen.seed,
+        threads=settings.threads,
         memory_gib=6.0 if chosen.memory is None else chosen.memory,
     )  # fmt: skip
     data = load(chosen.data)
-    progress.say(f"{len(data.sequences):,} users, {data.catalogue.n_items:,} items, {len(data.sequences.items):,} interactions")
+    users, items, interactions = len(data.sequences), data.catalogue.n_items, len(data.sequences.items)
+    progress.say(f"{users:,} users, {items:,} items, {interactions:,} interactions")
     found = compare(data, options, progress)
     made = report(found, _command(options), time.monotonic() - began)
     if chosen.out:
@@ -106,8 +110,8 @@ def _show(made: dict[str, Any]) -> None:
     console = Console(width=None if Console().is_terminal else 200)
     console.print(table)
     audit = made["audit"]
-    console.print(f"{made['seconds']:.0f} s, peak memory {audit['peak_memory_gib']} GiB; ties {audit['ties']['treatment']}; "
-                  f"{audit['seen_items']['treatment']}", markup=False)  # fmt: skip
+    told = f"{made['seconds']:.0f} s, peak memory {audit['peak_memory_gib']} GiB; ties {audit['ties']['treatment']}"
+    console.print(f"{told}; {audit['seen_items']['treatment']}", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Learns the blend on validation, and checks by cross-validation that it deserves its place: else the best model is used."""
+"""Learns the blend on validation, and checks by cross-validation that it deserves its place; else the best model."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ class Choice:
         if self.blend is not None:
             names = [f"{m} ({kind})" for kind in ("score", "rank") for m in self.members]
             weights = {n: round(float(w), 4) for n, w in zip(names, self.blend.weights, strict=True)}
-        return {"kind": self.kind, "weights": weights, "validation": {k: round(v, 5) for k, v in self.validation.items()}}
+        values = {name: round(value, 5) for name, value in self.validation.items()}
+        return {"kind": self.kind, "weights": weights, "validation": values}
 
 
 def choose(
     models: Mapping[str, Recommender], questions: Questions, n_items: int, *, mask: bool, k: int, seed: int
 ) -> Choice:
-    """The learned blend if it beats the best single model on questions it has not seen; the uniform one, or that model, else."""
+    """The learned or the uniform blend if it beats the best model on questions it has not seen; else that model."""
     names = tuple(models)
     order = np.random.default_rng(seed).permutation(len(questions))[:MOST_QUESTIONS]
     folds = [questions.take(np.sort(part)) for part in np.array_split(order, _FOLDS)]

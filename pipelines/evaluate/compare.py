@@ -91,7 +91,8 @@ def compare(data: Dataset, options: Options, progress: Progress) -> Compared:
     mask = repeats <= _FEW_REPEATS if options.seen == "auto" else options.seen == "mask"
     found = Compared(options, data, parts, mask, repeats)
     kinds = _suitable(found, progress)
-    found.asked, judging = _affordable(parts.test.questions, data.catalogue.n_items, len(kinds) + options.blended, options)
+    ranked = len(kinds) + options.blended
+    found.asked, judging = _affordable(parts.test.questions, data.catalogue.n_items, ranked, options)
     _tune(found, kinds, began + options.budget - judging, progress)
     _judge_without_transition(found)
     if options.blended and len(found.tuned) > 1:
@@ -116,7 +117,8 @@ def _suitable(found: Compared, progress: Progress) -> dict[str, type[Recommender
         else:
             kinds[name] = MODELS[name]
     if not kinds:
-        raise BadInput(f"--models {','.join(found.options.models)}: none suits these data: {found.skipped}", field="models")
+        asked = ",".join(found.options.models)
+        raise BadInput(f"--models {asked}: none suits these data: {found.skipped}", field="models")
     return kinds
 
 
@@ -145,9 +147,9 @@ def _tune(found: Compared, kinds: dict[str, type[Recommender]], until: float, pr
             found.tuned[name] = replace(tuner, say=say).tune(kind, seconds)
             found.tune_seconds[name] = time.monotonic() - start
         del waiting[name]
-        best = found.tuned[name].chosen
-        progress.say(f"{name}: validation NDCG@{found.options.ks[0]} {best.best:.4f} after {found.tune_seconds[name]:.0f} s, "
-                     f"{len(found.tuned[name].trials)} trials, {best.config}")  # fmt: skip
+        best, took = found.tuned[name].chosen, found.tune_seconds[name]
+        trials = f"{len(found.tuned[name].trials)} trials in {took:.0f} s"
+        progress.say(f"{name}: validation NDCG@{found.options.ks[0]} {best.best:.4f}, {trials}, {best.config}")
 
 
 def _judge_without_transition(found: Compared) -> None:

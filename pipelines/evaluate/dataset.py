@@ -78,8 +78,8 @@ def _text(path: Path) -> Dataset:
             parsed = list(_lines(path, file))
         except UnicodeDecodeError as error:
             raise BadInput(
-                f"{path}: not UTF-8 text ({error.reason}); give a text file with `user item item ...` a line, or a folder "
-                "with events.csv (docs/data.md)", field="data",
+                f"{path}: not UTF-8 text ({error.reason}); give a text file with `user item item ...` a line, or a "
+                "folder with events.csv (docs/data.md)", field="data",
             ) from None  # fmt: skip
     if not parsed:
         raise BadInput(f"{path}: it has no lines; each is `user item item ...` in order of time", field="data")
@@ -96,13 +96,13 @@ def _lines(path: Path, file: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
             continue
         if len(fields) < 2 or "," in line:
             raise BadInput(
-                f"{path}: line {number} is {line.strip()[:60]!r}; a line is `user item item ...` in order of time, separated "
-                "by spaces or tabs. A table of events belongs into a folder as events.csv (docs/data.md)", field="data",
+                f"{path}: line {number} is {line.strip()[:60]!r}; a line is `user item item ...` in order of time, "
+                "separated by spaces or tabs. A table of events belongs into a folder as events.csv (docs/data.md)", field="data",
             )  # fmt: skip
         if fields[0] in seen:
             raise BadInput(
-                f"{path}: line {number} is about user {fields[0]!r} as line {seen[fields[0]]} was; put all items of a user on "
-                "one line, or give a folder with events.csv (docs/data.md)", field="data",
+                f"{path}: line {number} is about user {fields[0]!r} as line {seen[fields[0]]} was; put all items of a "
+                "user on one line, or give a folder with events.csv (docs/data.md)", field="data",
             )  # fmt: skip
         seen[fields[0]] = number
         yield fields[0], fields[1:]
@@ -118,7 +118,8 @@ def _made(
     starts = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=n_users))])
     sequences = Sequences(starts.astype(np.int64), item, when)
     counts = {
-        "users": n_users, "items": catalogue.n_items, "interactions": len(item), "immediate_repetitions_dropped": int(again.sum()),
+        "users": n_users, "items": catalogue.n_items, "interactions": len(item),
+        "immediate_repetitions_dropped": int(again.sum()),
         "repeated_pairs_kept": len(item) - len(np.unique(user.astype(np.int64) * catalogue.n_items + item)),
     }  # fmt: skip
     digest = hashlib.sha256(starts.tobytes() + item.tobytes() + (b"" if when is None else when.tobytes()))

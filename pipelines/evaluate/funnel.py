@@ -30,7 +30,7 @@ from pipelines.history import Ints, load_feeds
 from pipelines.oracle import Oracle, open_oracle
 from pipelines.rankers import load_booster
 from pipelines.run_record import record
-from pipelines.stages import Context, Stage, open_context
+from pipelines.stages import Context, Stage
 
 METRICS: Final = ("recall@100", "ndcg@10", "map@10", "mrr@10", "hit_rate@10")
 SINGLE: Final = ("popularity", "trending", "co-occurrence", "two-tower")

@@ -1,4 +1,4 @@
-"""Whom a model is asked about and what its answers are worth: ranks in the whole catalogue, and the first items of each list."""
+"""What a model's answers are worth: ranks in the whole catalogue, and the first items of each list."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CELLS: Final = 4_000_000  # scores that are held at once
 
 @dataclass(frozen=True)
 class Judged:
-    """Per relevant entry the rivals before it, under the stated treatment and under its opposites; and the lists [Q, k]."""
+    """Per relevant entry the rivals before it, as stated and under the opposite treatments; and the lists [Q, k]."""
 
     ahead: NDArray[np.float64]
     optimistic: NDArray[np.float64]

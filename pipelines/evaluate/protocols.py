@@ -1,6 +1,6 @@
 """The protocols: what is learned from, whom is asked, and what counts as right, for validation and for test.
 
-leave_one_out           a user's last item is the test, the one before it validation; the final models learn validation items
+leave_one_out           a user's last item is the test, the one before it validation; the test's models learn the latter
 temporal                the newest tenth of the interactions is the test, the tenth before it validation
 strong_generalisation   a tenth of the users is the test, another validation; the last fifth of what they touched counts
 """
@@ -61,8 +61,8 @@ def split(name: str, data: Dataset, seed: int) -> Split:
     for part, asked in (("validation", found.validation), ("test", found.test)):
         if len(asked.questions) < LEAST_ASKED:
             raise BadInput(
-                f"{name}: {len(asked.questions)} users can be asked in the {part}; at least {LEAST_ASKED} are needed. Give "
-                "more data, or another --protocol", field="protocol",
+                f"{name}: {len(asked.questions)} users can be asked in the {part}; at least {LEAST_ASKED} are needed. "
+                "Give more data, or another --protocol", field="protocol",
             )  # fmt: skip
     return found
 
@@ -91,8 +91,8 @@ def temporal(data: Dataset, seed: int) -> Split:
     times = data.sequences.time_ms
     if times is None:
         raise BadInput(
-            "temporal: a text file of sequences has no times; use --protocol leave_one_out, or give a folder with events "
-            "that have a time (docs/data.md)", field="protocol",
+            "temporal: a text file of sequences has no times; use --protocol leave_one_out, or give a folder with "
+            "events that have a time (docs/data.md)", field="protocol",
         )  # fmt: skip
     cuts = np.quantile(times, [1 - 2 * _SHARE, 1 - _SHARE]).astype(np.int64)
 
@@ -104,8 +104,8 @@ def temporal(data: Dataset, seed: int) -> Split:
         return Part(learn, Questions(Histories(learn.take(asked), known), later.take(asked)))
 
     facts: dict[str, str | int] = {
-        "rule": "the newest tenth of all interactions is the test, the tenth before it validation; what a user touches in a "
-                "window is relevant, asked once at its beginning",
+        "rule": "the newest tenth of all interactions is the test, the tenth before it validation; what a user touches "
+                "in a window is relevant, asked once at its beginning",
         "validation_transition": "models of the test learn the validation window, and it is part of the histories",
         "validation_from_ms": int(cuts[0]), "test_from_ms": int(cuts[1]),
     }  # fmt: skip
@@ -130,9 +130,9 @@ def strong_generalisation(data: Dataset, seed: int) -> Split:
         return Part(learn, Questions(Histories(mine.where(mine.from_end >= back), unknown), later))
 
     facts: dict[str, str | int] = {
-        "rule": "a tenth of the users with at least five interactions is the test, another tenth validation; the last fifth "
-                "of what they touched is relevant, the rest is their history (in order of time, not at random)",
-        "validation_transition": "models of the test learn the validation users in full; test users are never learned from",
+        "rule": "a tenth of the users with at least five interactions is the test, another tenth validation; the last "
+                "fifth of what they touched is relevant, the rest is their history (in order of time, not at random)",
+        "validation_transition": "models of the test learn the validation users in full; no model learns test users",
     }  # fmt: skip
     return Split(part(np.concatenate([test, validation]), validation), part(test, test), facts)
 

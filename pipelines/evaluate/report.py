@@ -131,7 +131,8 @@ def _audit(found: Compared, facts: dict[str, Any]) -> dict[str, Any]:
     audit = {
         "protocol": parts.facts, "data": facts,
         "users": {"asked_in_test": len(asked), "could_be_asked": len(parts.test.questions),
-                  "asked_in_validation": len(parts.validation.questions), "learned_from": int(np.sum(parts.test.learn.lengths > 0))},
+                  "asked_in_validation": len(parts.validation.questions),
+                  "learned_from": int(np.sum(parts.test.learn.lengths > 0))},
         "items": {"in_catalogue": len(learned), "never_learned": int(np.sum(learned == 0)),
                   "relevant_never_learned": int(np.sum(learned[asked.relevant.items] == 0))},
         "relevant_per_user": round(len(asked.relevant.items) / len(asked), 3),
@@ -141,14 +142,15 @@ def _audit(found: Compared, facts: dict[str, Any]) -> dict[str, Any]:
         "seen_items": {
             "treatment": "what a user has touched neither competes nor counts" if found.mask
             else "what a user has touched competes and counts like any item",
-            "chosen_by": f"--seen {options.seen}; auto masks unless more than 1 % of the validation's answers are repeats",
+            "chosen_by": f"--seen {options.seen}; auto masks unless over 1 % of validation's answers are repeats",
             "repeats_in_validation": round(found.repeats, 5), f"ndcg@{k}_if_not_masked": ndcg("unmasked"),
         },
         "validation_transition": _transition(found, k),
-        "slices": {"cold users": f"known by at most {FEW} items", "cold items": f"touched at most {FEW} times, 0 included",
+        "slices": {"cold users": f"known by at most {FEW} items",
+                   "cold items": f"touched at most {FEW} times, 0 included",
                    "new items": "never touched in what the models learn from",
                    "rule": "only relevant items of the slice count, the others neither compete nor count"},
-        "tuning": f"on validation alone, NDCG@{k}, successive halving within the budget; more time means more trials and rounds",
+        "tuning": f"on validation alone, NDCG@{k}, successive halving within the budget: more time, more trials",
         "diversity": "cosine in " + ("the space of titles, categories and prices" if found.data.catalogue.described
                                      else "the space of an SVD of who touched what"),
         "bootstrap": "1,000 draws of users, the same draws for every model",

@@ -1,4 +1,4 @@
-"""Keeps an evaluation in MLflow, where there is a tracking store: metrics by model, and the curves of tuning and training."""
+"""Keeps an evaluation in MLflow where there is a tracking store: metrics by model, curves of tuning and training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def log(settings: Settings, found: Compared, report: dict[str, Any]) -> None:
     """One run: parameters, every model's mean metrics on all users, one curve per model, the report."""
     registry = open_registry(settings.mlflow_uri, settings.home)
     tags = {
-        "mlflow.runName": f"{EXPERIMENT} {report['protocol']}", "git_commit": report["commit"], "command": report["command"],
-        "data_version": report["data_version"], "seed": str(report["seed"]), "hardware": json.dumps(report["hardware"]),
+        "mlflow.runName": f"{EXPERIMENT} {report['protocol']}", "git_commit": report["commit"],
+        "command": report["command"], "data_version": report["data_version"], "seed": str(report["seed"]), "hardware": json.dumps(report["hardware"]),
     }  # fmt: skip
     params = {"protocol": report["protocol"], "budget_seconds": report["budget_seconds"], "seed": report["seed"]}
     with registry.run(EXPERIMENT, params, tags) as run:

@@ -1,8 +1,8 @@
-"""Chooses a model's configuration on validation alone, within a time budget: successive halving (Jamieson and Talwalkar 2016).
+"""Chooses a model's configuration on validation alone, within a time budget, by successive halving.
 
-A model that is fitted at once is tried on few questions, the better third again on more, and the best on all; a model with
-rounds is tried for a few rounds, and the best goes on until validation stops rising. Trials are drawn at random and near the
-best so far, beginning with the model's default.
+(Jamieson and Talwalkar 2016.) A model that is fitted at once is tried on few questions, the better third again on
+more, and the best on all; a model with rounds is tried for a few rounds, and the best goes on until validation stops
+rising. Trials are drawn at random and near the best so far, beginning with the model's default.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Trial:
 
 @dataclass
 class Tuned:
-    """The model fitted without the validation's answers, the rounds it took, every trial, and what learning again costs."""
+    """The model without the validation's answers, the rounds it took, every trial, and what learning again costs."""
 
     model: Recommender
     rounds: int
