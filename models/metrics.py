@@ -151,7 +151,7 @@ def intra_list_diversity(embeddings: NDArray[np.floating[Any]]) -> float:
 
 
 def list_diversity(embeddings: NDArray[np.floating[Any]], lists: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """`intra_list_diversity` of every list, float64 [U]: `lists` [U, k] are rows of `embeddings` [N, d], L2-normalised."""
+    """`intra_list_diversity` of each list, float64 [U]; `lists` [U, k] are rows of the `embeddings` [N, d]."""
     k = lists.shape[1]
     if k < 2:
         return np.zeros(len(lists))

@@ -74,7 +74,7 @@ def _normal_equations(
 
 
 def _prefixes(sequences: Sequences, n_items: int, decay: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Of each entry but the first: the decayed past [P, N] and the entry itself [P, N]; _MOST_RECENT of each at most."""
+    """Of each entry but the first: the decayed past [P, N] and the entry itself [P, N]; at most _MOST_RECENT."""
     items, owner = sequences.items, sequences.owner
     place = np.arange(len(items)) - sequences.starts[owner]
     targets = np.flatnonzero((place > 0) & (sequences.from_end < _MOST_RECENT))

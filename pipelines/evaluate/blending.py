@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,15 +56,12 @@ def choose(
     for held, fold in enumerate(folds):
         others = _joined([one for number, one in enumerate(examples) if number != held])
         learned = learn(others, len(names))
-        scorers = {name: models[name].score for name in names}
-        for name, scorer in scorers.items():
-            measured.setdefault(name, []).append(value(scorer, fold, n_items, mask=mask, k=k))
+        for name, model in models.items():
+            measured.setdefault(name, []).append(value(model.score, fold, n_items, mask=mask, k=k))
         for kind, weights in (("learned blend", learned), ("uniform blend", uniform(len(names)))):
             choice = Choice(kind, names, weights, {})
 
-            def blended(histories: Histories, choice: Choice = choice) -> Floats:
-                return choice.combine({n: s(histories) for n, s in scorers.items()}, histories, mask=mask)
-
+            blended = partial(_blended, choice, models, mask)
             measured.setdefault(kind, []).append(value(blended, fold, n_items, mask=mask, k=k))
     values = {name: np.concatenate(parts) for name, parts in measured.items()}
     means = {name: float(one.mean()) for name, one in values.items()}
@@ -73,6 +71,10 @@ def choose(
         return Choice(f"best single model: {best_single}", (best_single,), None, means)
     blend = learn(_joined(examples), len(names)) if kind == "learned blend" else uniform(len(names))
     return Choice(kind, names, blend, means)
+
+
+def _blended(choice: Choice, models: Mapping[str, Recommender], mask: bool, histories: Histories) -> Floats:
+    return choice.combine({name: model.score(histories) for name, model in models.items()}, histories, mask=mask)
 
 
 def _prepared(scores: Sequence[Floats], histories: Histories, mask: bool) -> list[Floats]:

@@ -97,7 +97,8 @@ def _lines(path: Path, file: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
         if len(fields) < 2 or "," in line:
             raise BadInput(
                 f"{path}: line {number} is {line.strip()[:60]!r}; a line is `user item item ...` in order of time, "
-                "separated by spaces or tabs. A table of events belongs into a folder as events.csv (docs/data.md)", field="data",
+                "separated by spaces or tabs. A table of events belongs into a folder as events.csv (docs/data.md)",
+                field="data",
             )  # fmt: skip
         if fields[0] in seen:
             raise BadInput(

@@ -23,7 +23,8 @@ def log(settings: Settings, found: Compared, report: dict[str, Any]) -> None:
     registry = open_registry(settings.mlflow_uri, settings.home)
     tags = {
         "mlflow.runName": f"{EXPERIMENT} {report['protocol']}", "git_commit": report["commit"],
-        "command": report["command"], "data_version": report["data_version"], "seed": str(report["seed"]), "hardware": json.dumps(report["hardware"]),
+        "command": report["command"], "data_version": report["data_version"], "seed": str(report["seed"]),
+        "hardware": json.dumps(report["hardware"]),
     }  # fmt: skip
     params = {"protocol": report["protocol"], "budget_seconds": report["budget_seconds"], "seed": report["seed"]}
     with registry.run(EXPERIMENT, params, tags) as run:
