@@ -82,7 +82,7 @@ class Examples:
     relevant: list[NDArray[np.bool_]] = field(default_factory=list)
 
     def add(self, scores: Sequence[Floats], relevant: Sequence[Ints]) -> None:
-        """One batch: the models' scores [B, N] and each row's relevant items. A row without a right candidate is left."""
+        """A batch: the models' scores [B, N], each row's relevant items. Rows without a right candidate are left."""
         views = [tamed(one) for one in scores] + [nearness(one) for one in scores]
         tops = [top_columns(one, TOP) for one in scores]
         for row, wanted in enumerate(relevant):

@@ -22,8 +22,8 @@ from models.recommenders.content import vectors
 from models.two_tower_training import prepare
 
 _LONGEST = 50
-_POSITIONS = 4096  # places of sequences in one batch
-_MOST_UNIFORM = 2048
+_POSITIONS = 2048  # places of sequences in one batch
+_MOST_UNIFORM = 1024
 _HIDDEN_IDS = 0.1  # of items with content: so that it is trained to stand for an item nobody has touched
 
 
