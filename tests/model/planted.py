@@ -1,4 +1,4 @@
-"""A planted toy for retrieval models: users walk through categories along a chain of items, and some items are popular."""
+"""A planted toy for retrieval models: users walk along chains of items within categories, and some are popular."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ITEMS = CATEGORIES * EACH
 
 
 def walks(users: int = 300, seed: int = 3) -> list[list[int]]:
-    """Sequences of distinct items: mostly the next item of the chain, sometimes any of the category, rarely any at all."""
+    """Sequences of distinct items: mostly the next of the chain, sometimes any of the category, rarely any at all."""
     rng = np.random.default_rng(seed)
     heat = rng.gamma(0.7, 1.0, ITEMS) + 0.02
     found = []
