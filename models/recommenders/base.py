@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,13 @@ class Sequences:
         starts = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.arange(starts[-1]) + np.repeat(self.starts[chosen] - starts[:-1], lengths)
         return Sequences(starts, self.items[rows], None if self.time_ms is None else self.time_ms[rows])
+
+    def newest(self, most: int) -> Sequences:
+        """At most so many entries: the newest of every sequence, or, if even that is too much, the first sequences."""
+        if len(self.items) <= most:
+            return self
+        limit = int(np.partition(self.from_end, most)[most])
+        return self.where(self.from_end < limit if limit >= 2 else np.arange(len(self.items)) < most)
 
     def matrix(self, n_items: int, decay: float = 1.0, most: int | None = None) -> sparse.csr_matrix:
         """float32 [S, n_items]: the newest entry weighs 1, each older one `decay` times the one after it.
@@ -168,6 +176,10 @@ class Recommender(ABC):
     def round(self) -> float:
         """One more round of training; the mean loss. Only for models with rounds."""
         raise NotImplementedError(f"{self.name} is fitted at once")
+
+    def snapshot(self) -> Recommender:
+        """The model as it is, apart from further rounds."""
+        return copy.deepcopy(self)
 
     def refit(self, training: Training, rounds: int) -> Recommender:
         """A model with the same configuration on more data, after as many rounds."""

@@ -18,6 +18,7 @@ from models.recommenders.base import Floats, Histories, Recommender, Sequences, 
 
 _COPIES = 3.5  # float32 matrices of items x items that are alive at once while it is fitted
 _MOST_RECENT = 50
+_MOST_PREFIXES = 2_000_000
 
 
 def most_items(memory_gib: float) -> int:
@@ -62,15 +63,24 @@ def _normal_equations(
     sequences: Sequences, n_items: int, transition: float, gap_decay: float
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Left and right side, float32 [N, N] in Fortran's order: (1-t) x whole sequences + t x (earlier -> later)."""
-    together = sequences.matrix(n_items)
-    whole = (together.T @ together).tocsr() * (1 - transition)
-    if transition == 0:
-        left = np.asarray(whole.toarray(order="F"), dtype=np.float32, order="F")
-        return left, left.copy(order="F")
-    past, future = _prefixes(sequences, n_items, gap_decay)
-    left = (whole + transition * (past.T @ past)).toarray(order="F").astype(np.float32, order="F", copy=False)
-    right = (whole + transition * (past.T @ future)).toarray(order="F").astype(np.float32, order="F", copy=False)
+    left = np.zeros((n_items, n_items), dtype=np.float32, order="F")
+    if transition < 1:
+        together = sequences.matrix(n_items)
+        _add_product(left, together, together, 1 - transition)
+    right = left.copy(order="F")
+    if transition > 0:
+        past, future = _prefixes(sequences.newest(_MOST_PREFIXES), n_items, gap_decay)
+        _add_product(left, past, past, transition)
+        _add_product(right, past, future, transition)
     return left, right
+
+
+def _add_product(total: NDArray[Any], a: sparse.csr_matrix, b: sparse.csr_matrix, weight: float) -> None:
+    """total += weight x a'b, by blocks of columns, so that no second matrix of that size is held."""
+    rows, columns = (weight * a.T).tocsr(), b.tocsc()
+    for start in range(0, total.shape[1], 1024):
+        part = slice(start, start + 1024)
+        total[:, part] += (rows @ columns[:, part]).toarray()
 
 
 def _prefixes(sequences: Sequences, n_items: int, decay: float) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:

@@ -24,6 +24,7 @@ from models.two_tower_training import prepare
 _LONGEST = 50
 _POSITIONS = 2048  # places of sequences in one batch
 _MOST_UNIFORM = 1024
+_MOST_PLACES = 3_000_000  # of all sequences: what memory allows
 _HIDDEN_IDS = 0.1  # of items with content: so that it is trained to stand for an item nobody has touched
 
 
@@ -108,7 +109,7 @@ class SelfAttention(Recommender):
         self._take(training)
 
     def _take(self, training: Training) -> None:
-        self._rows = _chunks(training.sequences)
+        self._rows = _chunks(training.sequences.newest(_MOST_PLACES))
         counts = training.counts
         self._unknown, self._described = counts == 0, training.catalogue.described
         self._uniform = min(_MOST_UNIFORM, training.n_items)
@@ -147,10 +148,14 @@ class SelfAttention(Recommender):
         again = torch.cat([torch.zeros(len(own), dtype=torch.bool), torch.isin(extra, own)])
         return F.cross_entropy(logits.masked_fill(again[None, :], float("-inf")), place)
 
-    def refit(self, training: Training, rounds: int) -> Recommender:
-        """Goes on from these weights with a falling rate: a third of the rounds, now with the newest items too."""
+    def snapshot(self) -> SelfAttention:
         model = copy.copy(self)
         model._encoder = copy.deepcopy(self._encoder)
+        return model
+
+    def refit(self, training: Training, rounds: int) -> Recommender:
+        """Goes on from these weights with a falling rate: a third of the rounds, now with the newest items too."""
+        model = self.snapshot()
         rate, more = self.config["learning_rate"] * 0.5, max(rounds // 3, 2)
         model._optimiser = torch.optim.AdamW(model._encoder.parameters(), lr=rate, weight_decay=0.01)
         model._take(training)

@@ -14,6 +14,7 @@ from scipy import sparse
 from models.recommenders.base import Floats, Histories, Recommender, Sequences, Training
 
 _MOST_RECENT = 50
+_MOST_PAIRS = 60_000_000  # 12 bytes each, twice: what the memory of a long history allows
 
 
 class Transitions(Recommender):
@@ -34,7 +35,8 @@ class Transitions(Recommender):
 
     def fit(self, training: Training) -> None:
         config, n_items = self.config, training.n_items
-        pairs = _pairs(training.sequences, n_items, config["window"], config["gap_decay"], config["activity"])
+        sequences = training.sequences.newest(_MOST_PAIRS // config["window"])
+        pairs = _pairs(sequences, n_items, config["window"], config["gap_decay"], config["activity"])
         pairs = (pairs + config["backward"] * pairs.T).tocsr()
         shrink = config["shrink"] + 1e-9
         asked = (np.asarray(pairs.sum(axis=1)).ravel() + shrink) ** -config["source"]

@@ -6,12 +6,16 @@ Every entry of a sequence but its first is an example, with the entries before i
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
 from models.recommenders.base import Floats, Histories, Ints, Recommender, Sequences, Training
 from models.two_tower import Content, TwoTower, TwoTowerConfig
 from models.two_tower_training import Examples, prepare, spectral_start, train_epoch
+
+_MOST_EXAMPLES = 1_500_000
 
 
 class TwoTowers(Recommender):
@@ -30,7 +34,7 @@ class TwoTowers(Recommender):
         prepare(training.seed, training.threads)
         # Without times every interaction counts alike: a half-life that no order reaches.
         network = TwoTowerConfig(seed=training.seed, half_life_days=1e9, **self.config)
-        self._examples = _examples(training.sequences, network.recent)
+        self._examples = _examples(training.sequences.newest(_MOST_EXAMPLES), network.recent)
         self._model = TwoTower(len(training.sequences), _content(training), network)
         if min(len(training.sequences), training.n_items) > network.dim:
             spectral_start(self._model, self._examples)
@@ -41,6 +45,11 @@ class TwoTowers(Recommender):
         loss = train_epoch(self._model, self._optimiser, self._examples, self._done)
         self._done += 1
         return loss
+
+    def snapshot(self) -> Recommender:
+        model = copy.copy(self)
+        model._model = copy.deepcopy(self._model)
+        return model
 
     def score(self, histories: Histories) -> Floats:
         items = self._model.embed_items()

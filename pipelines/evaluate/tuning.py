@@ -7,7 +7,6 @@ rising. Trials are drawn at random and near the best so far, beginning with the 
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,9 @@ FEW, SOME, ALL = 1000, 3000, 8000
 """Validation questions of the three rungs."""
 _MOST_TRIALS: Final = 60
 _PATIENCE: Final = 4
-_FIRST_RUNG: Final = 0.35
+_FIRST_RUNG: Final = 0.35  # of the time, for all arms together
+_MOST_ARMS: Final = 4
+_ROUNDS_PER_ARM: Final = 16  # that the time must allow before another configuration is begun
 Say = Callable[[str], None]
 
 
@@ -55,6 +56,16 @@ class Tuned:
     trials: list[Trial]
     chosen: Trial
     refit_seconds: float
+
+
+@dataclass
+class _Arm:
+    """A configuration in training: the model as it is, and as it was when validation was highest."""
+
+    trial: Trial
+    model: Recommender
+    best: Recommender
+    best_rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,44 +160,44 @@ class Tuner:
 
     def _by_rounds(self, kind: type[Recommender], seconds: float, rng: np.random.Generator) -> Tuned:
         began, questions = time.monotonic(), self._sample(SOME)
-        first = self._begin(kind, dict(kind.default))
-        self._advance(first, questions)
-        each = max(first[0].seconds, 1e-3)
+        arms = [self._begin(kind, dict(kind.default))]
+        self._advance(arms[0], questions)
+        each = max(arms[0].trial.seconds, 1e-3)
         affordable = seconds / each
-        arms = int(np.clip(affordable // 16, 1, 4))
-        opening = int(np.clip(_FIRST_RUNG * affordable / arms, 1, kind.rounds)) if arms > 1 else 1
-        started, tried = [first], {str(dict(kind.default))}
-        while len(started) < arms and (config := _next(kind, [], tried, rng)) is not None:
+        many = int(np.clip(affordable // _ROUNDS_PER_ARM, 1, _MOST_ARMS))
+        tried = {str(dict(kind.default))}
+        while len(arms) < many and (config := _next(kind, [], tried, rng)) is not None:
             tried.add(str(config))
-            started.append(self._begin(kind, config))
-        for trial, model in started:
-            while trial.rounds < opening:
-                self._advance((trial, model), questions)
-            self.say(f"{kind.name}: {trial.rounds} rounds of {len(started)} trials, validation {trial.best:.4f}")
-        chosen, model = max(started, key=lambda pair: pair[0].best)
-        best, best_rounds = copy.deepcopy(model), chosen.rounds
-        while chosen.rounds < kind.rounds and chosen.rounds - best_rounds < _PATIENCE:
+            arms.append(self._begin(kind, config))
+        opening = int(np.clip(_FIRST_RUNG * affordable / many, 1, max(kind.rounds // 4, 1))) if many > 1 else 1
+        for arm in arms:
+            while arm.trial.rounds < opening:
+                self._advance(arm, questions)
+            self.say(f"{kind.name}: {opening} rounds of trial {arms.index(arm) + 1}, validation {arm.trial.best:.4f}")
+        chosen = max(arms, key=lambda arm: arm.trial.best)
+        trial = chosen.trial
+        while trial.rounds < kind.rounds and trial.rounds - chosen.best_rounds < _PATIENCE:
             spent = time.monotonic() - began
-            if spent + kind.refit_share * chosen.rounds * each + each > seconds:
+            if spent + each + kind.refit_share * trial.rounds * each > seconds:
                 break
-            self._advance((chosen, model), questions)
-            if chosen.values[-1] >= chosen.best:
-                best, best_rounds = copy.deepcopy(model), chosen.rounds
-            self.say(f"{kind.name}: round {chosen.rounds}, validation {chosen.values[-1]:.4f}, best {chosen.best:.4f}")
-        again = kind.refit_share * best_rounds * each
-        return Tuned(best, best_rounds, [trial for trial, _ in started], chosen, again)
+            self._advance(chosen, questions)
+            now = f"validation {trial.values[-1]:.4f}, best {trial.best:.4f}"
+            self.say(f"{kind.name}: round {trial.rounds}, {now}")
+        again = kind.refit_share * chosen.best_rounds * each
+        return Tuned(chosen.best, chosen.best_rounds, [arm.trial for arm in arms], trial, again)
 
-    def _begin(self, kind: type[Recommender], config: dict[str, Any]) -> tuple[Trial, Recommender]:
+    def _begin(self, kind: type[Recommender], config: dict[str, Any]) -> _Arm:
         model = kind(**config)
         model.fit(self.training)
-        return Trial(config), model
+        return _Arm(Trial(config), model, model)
 
-    def _advance(self, pair: tuple[Trial, Recommender], questions: Questions) -> None:
-        trial, model = pair
-        start = time.monotonic()
-        trial.losses.append(model.round())
+    def _advance(self, arm: _Arm, questions: Questions) -> None:
+        start, trial = time.monotonic(), arm.trial
+        trial.losses.append(arm.model.round())
         trial.rounds += 1
-        trial.values.append(self._value(model, questions))
+        trial.values.append(self._value(arm.model, questions))
+        if trial.values[-1] >= trial.best:
+            arm.best, arm.best_rounds = arm.model.snapshot(), trial.rounds
         trial.seconds += time.monotonic() - start
 
 

@@ -1,4 +1,4 @@
-"""An evaluation from files to the report on the planted toy: every protocol, the blend, what MLflow keeps, and errors."""
+"""An evaluation from files to the report on the planted toy: each protocol, the blend, what MLflow keeps, errors."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Known(Recommender):
 def test_noise_never_pulls_the_blend_below_the_best(tmp_path: Path) -> None:
     ring = [[(user * 7 + step) % 90 for step in range(5)] for user in range(200)]
     data = load(write_text(tmp_path / "ring.txt", ring))
-    # The text file's items are sorted as words, so that "one more" is no neighbour there: ask in the ring's own numbers.
+    # Items of a text file are numbered in the order of words; here "one more" must be the ring's own next.
     parts = leave_one_out(data, 7)
     names = np.array(sorted(str(i) for i in range(90)), dtype=np.int64)
     for part in (parts.validation, parts.test):

@@ -194,6 +194,9 @@ def test_sequences_keep_their_order() -> None:
     assert [taken.of(i).tolist() for i in range(3)] == [[7, 8], [], [4, 5, 6]]
     kept = sequences.where(sequences.items != 5)
     assert [kept.of(i).tolist() for i in range(3)] == [[4, 6], [], [7, 8]]
+    newest = sequences.newest(4)
+    assert [newest.of(i).tolist() for i in range(3)] == [[5, 6], [], [7, 8]]
+    assert sequences.newest(5) is sequences
     assert sequences.matrix(9, 0.5, most=2).toarray()[0].tolist() == [0, 0, 0, 0, 0, 0.5, 1, 0, 0]
 
 
