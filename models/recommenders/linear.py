@@ -30,9 +30,9 @@ class LinearAutoencoder(Recommender):
     """Dense weights float32 [N, N]."""
 
     name = "ease"
-    default = {"regularise": 100.0, "transition": 0.5, "gap_decay": 0.8, "recency": 0.7, "target": 0.3}
+    default = {"regularise": 10.0, "transition": 0.5, "gap_decay": 0.8, "recency": 0.7, "target": 0.3}
     space = {
-        "regularise": (10.0, 30.0, 100.0, 300.0, 1000.0), "transition": (0.0, 0.3, 0.5, 0.8, 1.0),
+        "regularise": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0), "transition": (0.0, 0.3, 0.5, 0.8, 1.0),
         "gap_decay": (0.5, 0.8, 1.0), "recency": (0.3, 0.5, 0.7, 0.8, 0.9, 1.0), "target": (0.0, 0.15, 0.3, 0.5),
     }  # fmt: skip
     share = 2.5
@@ -48,7 +48,7 @@ class LinearAutoencoder(Recommender):
     def fit(self, training: Training) -> None:
         config, n_items = self.config, training.n_items
         gram, wanted = _normal_equations(training.sequences, n_items, config["transition"], config["gap_decay"])
-        gram.flat[:: n_items + 1] += config["regularise"] / 10 + 1e-3
+        gram.flat[:: n_items + 1] += config["regularise"]
         self._weights = _without_self(gram, wanted)
         # Least squares favours popular items; how much of that is taken back is tuned like the rest.
         popular = (training.counts + 1.0) ** -config["target"]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bootstrap import paired
 from models.recommenders.base import Floats, Histories, Ints, Recommender
 from models.recommenders.blend import Blend, Examples, learn, uniform
-from pipelines.evaluate.measure import batches, hide, value
+from pipelines.evaluate.measure import batches, hide, judge, table
 from pipelines.evaluate.protocols import Questions
 
-MOST_QUESTIONS = 6000
-_FOLDS = 2
+MOST_QUESTIONS: Final = 6000
+LEARNED: Final = "learned blend"
+EQUAL: Final = "uniform blend"
+_FOLDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -55,26 +57,25 @@ def choose(
     measured: dict[str, list[NDArray[np.float64]]] = {}
     for held, fold in enumerate(folds):
         others = _joined([one for number, one in enumerate(examples) if number != held])
-        learned = learn(others, len(names))
-        for name, model in models.items():
-            measured.setdefault(name, []).append(value(model.score, fold, n_items, mask=mask, k=k))
-        for kind, weights in (("learned blend", learned), ("uniform blend", uniform(len(names)))):
-            choice = Choice(kind, names, weights, {})
-
-            blended = partial(_blended, choice, models, mask)
-            measured.setdefault(kind, []).append(value(blended, fold, n_items, mask=mask, k=k))
+        blends = (Choice(LEARNED, names, learn(others, len(names)), {}), Choice(EQUAL, names, uniform(len(names)), {}))
+        judged = judge(partial(_answers, models, blends, mask), fold, n_items, mask=mask, k=1)
+        for name, one in judged.items():
+            measured.setdefault(name, []).append(table(one.ahead, fold, [f"ndcg@{k}"])[f"ndcg@{k}"])
     values = {name: np.concatenate(parts) for name, parts in measured.items()}
     means = {name: float(one.mean()) for name, one in values.items()}
     best_single = max(names, key=lambda name: means[name])
-    kind = max(("learned blend", "uniform blend"), key=lambda name: means[name])
-    if means[kind] <= means[best_single] or paired(values[kind], values[best_single], seed=seed).mean <= 0:
+    kind = max((LEARNED, EQUAL), key=lambda name: means[name])
+    if means[kind] <= means[best_single]:
         return Choice(f"best single model: {best_single}", (best_single,), None, means)
-    blend = learn(_joined(examples), len(names)) if kind == "learned blend" else uniform(len(names))
+    blend = learn(_joined(examples), len(names)) if kind == LEARNED else uniform(len(names))
     return Choice(kind, names, blend, means)
 
 
-def _blended(choice: Choice, models: Mapping[str, Recommender], mask: bool, histories: Histories) -> Floats:
-    return choice.combine({name: model.score(histories) for name, model in models.items()}, histories, mask=mask)
+def _answers(
+    models: Mapping[str, Recommender], blends: Sequence[Choice], mask: bool, histories: Histories
+) -> dict[str, Floats]:
+    scores = {name: model.score(histories) for name, model in models.items()}
+    return {choice.kind: choice.combine(scores, histories, mask=mask) for choice in blends} | scores
 
 
 def _prepared(scores: Sequence[Floats], histories: Histories, mask: bool) -> list[Floats]:

@@ -12,7 +12,7 @@ import numpy as np
 from adapters.errors import BadInput
 from models.recommenders import MODELS
 from models.recommenders.base import Floats, Histories, Recommender, Training
-from pipelines.evaluate.blending import Choice, choose
+from pipelines.evaluate.blending import MOST_QUESTIONS, Choice, choose
 from pipelines.evaluate.dataset import Dataset
 from pipelines.evaluate.measure import Judged, judge
 from pipelines.evaluate.progress import Progress
@@ -91,8 +91,7 @@ def compare(data: Dataset, options: Options, progress: Progress) -> Compared:
     mask = repeats <= _FEW_REPEATS if options.seen == "auto" else options.seen == "mask"
     found = Compared(options, data, parts, mask, repeats)
     kinds = _suitable(found, progress)
-    ranked = len(kinds) + options.blended
-    found.asked, judging = _affordable(parts.test.questions, data.catalogue.n_items, ranked, options)
+    found.asked, judging = _affordable(found, len(kinds))
     _tune(found, kinds, began + options.budget - judging, progress)
     _judge_without_transition(found)
     if options.blended and len(found.tuned) > 1:
@@ -122,14 +121,16 @@ def _suitable(found: Compared, progress: Progress) -> dict[str, type[Recommender
     return kinds
 
 
-def _affordable(questions: Questions, n_items: int, models: int, options: Options) -> tuple[Questions, float]:
-    """All test users, or as many as a share of the budget can judge; and the seconds that they take."""
-    each = n_items * models * _SECONDS_PER_CELL
+def _affordable(found: Compared, models: int) -> tuple[Questions, float]:
+    """All test users, or as many as a share of the budget can judge; and the seconds that judging and blending take."""
+    options, questions = found.options, found.parts.test.questions
+    each = found.data.catalogue.n_items * (models + options.blended) * _SECONDS_PER_CELL
     most = max(int(_MOST_FOR_JUDGING * options.budget / each), 100)
     if len(questions) > most:
         chosen = np.random.default_rng(options.seed).permutation(len(questions))[:most]
         questions = questions.take(np.sort(chosen))
-    return questions, len(questions) * each
+    blending = 2 * min(len(found.parts.validation.questions), MOST_QUESTIONS) if options.blended else 0
+    return questions, min((len(questions) + blending) * each, options.budget / 2)
 
 
 def _tune(found: Compared, kinds: dict[str, type[Recommender]], until: float, progress: Progress) -> None:

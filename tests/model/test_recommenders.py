@@ -128,12 +128,12 @@ def test_transitions_by_hand() -> None:
 
 def test_the_linear_autoencoder_is_ease_where_nothing_is_a_transition() -> None:
     rows = [[0, 1, 2], [0, 1], [2, 3], [1, 3, 0], [3]]
-    model = LinearAutoencoder(regularise=30.0, transition=0.0, target=0.0, recency=1.0)
+    model = LinearAutoencoder(regularise=3.0, transition=0.0, target=0.0, recency=1.0)
     model.fit(Training(sequences_of(rows), Catalogue(4)))
     touched = np.zeros((5, 4))
     for user, row in enumerate(rows):
         touched[user, row] = 1
-    inverse = np.linalg.inv(touched.T @ touched + (3.0 + 1e-3) * np.eye(4))  # Steck 2019, equation 8
+    inverse = np.linalg.inv(touched.T @ touched + 3.0 * np.eye(4))  # Steck 2019, equation 8
     wanted = -inverse / np.diag(inverse)[None, :]
     np.fill_diagonal(wanted, 0)
     found = model.score(Histories(sequences_of([[i] for i in range(4)]), np.full(4, -1)))
