@@ -14,6 +14,8 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -89,10 +91,10 @@ class SelfAttention(Recommender):
     """The encoder, its optimiser and the batches."""
 
     name = "self-attention"
-    default = {"dim": 64, "layers": 2, "dropout": 0.4, "learning_rate": 2e-3, "temperature": 0.07}
+    default = {"dim": 64, "layers": 2, "dropout": 0.4, "learning_rate": 2e-3, "temperature": 0.07, "start": "spectral"}
     space = {
         "dim": (64, 96), "layers": (1, 2), "dropout": (0.2, 0.4, 0.6), "learning_rate": (1e-3, 2e-3, 4e-3),
-        "temperature": (0.05, 0.07, 0.1),
+        "temperature": (0.05, 0.07, 0.1), "start": ("spectral", "random"),
     }  # fmt: skip
     rounds = 60
     refit_share = 0.35
@@ -104,6 +106,9 @@ class SelfAttention(Recommender):
         nothing = np.zeros((training.n_items, 0), dtype=np.float32)
         content = vectors(catalogue, 64, training.seed) if catalogue.described else nothing
         self._encoder = Encoder(content, config["dim"], config["layers"], config["dropout"])
+        if config["start"] == "spectral" and min(len(training.sequences), training.n_items) > config["dim"] + 1:
+            with torch.no_grad():
+                self._encoder.ids.weight[1:] = torch.from_numpy(_spectral(training, config["dim"]))
         self._optimiser = torch.optim.AdamW(self._encoder.parameters(), lr=config["learning_rate"], weight_decay=0.01)
         self._seed, self._done = training.seed, 0
         self._take(training)
@@ -179,6 +184,16 @@ class SelfAttention(Recommender):
             last = state[torch.arange(len(state)), torch.from_numpy(lengths[part] - 1)]
             out[part] = (F.normalize(last, dim=1) @ items.T).numpy()
         return out if self._described else lowest_where(out, self._unknown)
+
+
+def _spectral(training: Training, dim: int) -> Floats:
+    """Item vectors [N, dim] of mean length one: the truncated SVD of who touched what, both sides normalised."""
+    touched = training.sequences.matrix(training.n_items)
+    users, items = (np.maximum(np.asarray(touched.sum(axis=axis)).ravel(), 1) ** -0.5 for axis in (1, 0))
+    normalised = sparse.diags(users) @ touched @ sparse.diags(items)
+    _, values, right = svds(normalised.astype(np.float32), k=dim, random_state=training.seed)
+    found = right.T * np.sqrt(np.maximum(values, 0))
+    return np.asarray(found / max(float(np.linalg.norm(found, axis=1).mean()), 1e-9), dtype=np.float32)
 
 
 def _newest(sequences: Sequences) -> Ints:

@@ -18,7 +18,7 @@ from models.recommenders.base import Catalogue, Histories, Recommender, Sequence
 from pipelines.evaluate.measure import value
 from pipelines.evaluate.protocols import Questions
 
-FEW, SOME, ALL = 1000, 3000, 8000
+FEW, SOME, ALL = 2500, 6000, 12000
 """Validation questions of the three rungs."""
 _MOST_TRIALS: Final = 60
 _PATIENCE: Final = 4
@@ -159,7 +159,7 @@ class Tuner:
         return Tuned(attempt(chosen, everything), 0, trials, chosen, trials[0].seconds)
 
     def _by_rounds(self, kind: type[Recommender], seconds: float, rng: np.random.Generator) -> Tuned:
-        began, questions = time.monotonic(), self._sample(SOME)
+        began, questions = time.monotonic(), self._sample(FEW)
         arms = [self._begin(kind, dict(kind.default))]
         self._advance(arms[0], questions)
         each = max(arms[0].trial.seconds, 1e-3)
