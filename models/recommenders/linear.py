@@ -2,32 +2,34 @@
 
 Two least-squares problems share the matrix: every item of a sequence from its others (EASE), and the later items from
 the earlier ones, each pair weighted by how near it is (SLIST, Choi et al. 2021); `transition` says how much the
-second counts. An item never votes for itself. Memory grows with the square of the catalogue, time with its cube: a
-rule says when it fits.
+second counts. An item never votes for itself. Memory grows with the square of the items and time with the cube,
+so a large catalogue is cut to its most popular items.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from models.recommenders.base import Floats, Histories, Recommender, Sequences, Training
+from models.recommenders.base import Floats, Histories, Recommender, Sequences, Training, lowest_where
 
-_COPIES = 3.5  # float32 matrices of items x items that are alive at once while it is fitted
+_COPIES = 3.2  # float32 matrices of items x items that are alive while one is fitted and an older one is kept
+_MOST_ITEMS = 10_000  # half a minute on two cores
 _MOST_RECENT = 50
 _MOST_PREFIXES = 2_000_000
 
 
 def most_items(memory_gib: float) -> int:
-    """The largest catalogue whose matrices fit into two thirds of the memory."""
-    return int((memory_gib * 2 / 3 * 2**30 / 4 / _COPIES) ** 0.5)
+    """How many items its matrices may have: what time and two thirds of the memory allow."""
+    return min(int((memory_gib * 2 / 3 * 2**30 / 4 / _COPIES) ** 0.5), _MOST_ITEMS)
 
 
 class LinearAutoencoder(Recommender):
-    """Dense weights float32 [N, N]."""
+    """Dense weights float32 [M, M] between the M most popular items; the others stay last."""
 
     name = "ease"
     default = {"regularise": 10.0, "transition": 0.5, "gap_decay": 0.8, "recency": 0.7, "target": 0.3}
@@ -38,25 +40,29 @@ class LinearAutoencoder(Recommender):
     share = 2.5
     tuned_on = 3000
 
-    @classmethod
-    def suits(cls, training: Training) -> str:
-        most = most_items(training.memory_gib)
-        if training.n_items <= most:
-            return ""
-        return f"{training.n_items:,} items are more than the {most:,} whose matrix fits; iALS takes its place"
-
     def fit(self, training: Training) -> None:
-        config, n_items = self.config, training.n_items
-        gram, wanted = _normal_equations(training.sequences, n_items, config["transition"], config["gap_decay"])
-        gram.flat[:: n_items + 1] += config["regularise"]
+        config, counts = self.config, training.counts
+        self._kept = np.sort(np.argsort(-counts, kind="stable")[: most_items(training.memory_gib)])
+        self._place = np.full(training.n_items, -1, dtype=np.int64)
+        self._place[self._kept] = np.arange(len(self._kept))
+        many, sequences = len(self._kept), self._known(training.sequences)
+        gram, wanted = _normal_equations(sequences, many, config["transition"], config["gap_decay"])
+        gram.flat[:: many + 1] += config["regularise"]
         self._weights = _without_self(gram, wanted)
         # Least squares favours popular items; how much of that is taken back is tuned like the rest.
-        popular = (training.counts + 1.0) ** -config["target"]
-        self._weights *= popular.astype(np.float32)[None, :]
+        self._weights *= ((counts[self._kept] + 1.0) ** -config["target"]).astype(np.float32)[None, :]
+        self._unknown = (counts == 0) | (self._place < 0)
 
     def score(self, histories: Histories) -> Floats:
-        asked = histories.sequences.matrix(len(self._weights), self.config["recency"], _MOST_RECENT)
-        return np.asarray(asked @ self._weights, dtype=np.float32)
+        known = self._known(histories.sequences)
+        asked = known.matrix(len(self._kept), self.config["recency"], _MOST_RECENT)
+        scores = np.zeros((len(histories), len(self._place)), dtype=np.float32)
+        scores[:, self._kept] = asked @ self._weights
+        return lowest_where(scores, self._unknown)
+
+    def _known(self, sequences: Sequences) -> Sequences:
+        left = sequences.where(self._place[sequences.items] >= 0)
+        return replace(left, items=self._place[left.items])
 
 
 def _normal_equations(
@@ -125,4 +131,16 @@ def _without_self(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float32
         square = np.tril(inverse[start:stop, start:stop])
         block[start:stop] = square + np.tril(square, -1).T
         solved[:, start:stop] -= block * scale[start:stop]
-    return np.ascontiguousarray(solved, dtype=np.float32)
+    return _in_rows(solved)
+
+
+def _in_rows(square: NDArray[Any]) -> NDArray[np.float32]:
+    """A matrix in Fortran's order as the same matrix in C's, without a second one: transposed in place by blocks."""
+    turned, size = square.T, 1024
+    for a in range(0, len(turned), size):
+        for b in range(a, len(turned), size):
+            upper, lower = turned[a : a + size, b : b + size], turned[b : b + size, a : a + size]
+            kept = upper.copy()
+            upper[:] = lower.T.copy()
+            lower[:] = kept.T
+    return turned

@@ -47,8 +47,9 @@ class Choice:
 
 
 def choose(
-    models: Mapping[str, Recommender], questions: Questions, n_items: int, *, mask: bool, k: int, seed: int
-) -> Choice:
+    models: Mapping[str, Recommender], questions: Questions, n_items: int, *, mask: bool, k: int, seed: int,
+    threads: int = 1,
+) -> Choice:  # fmt: skip
     """The learned or the uniform blend if it beats the best model on questions it has not seen; else that model."""
     names = tuple(models)
     order = np.random.default_rng(seed).permutation(len(questions))[:MOST_QUESTIONS]
@@ -58,7 +59,7 @@ def choose(
     for held, fold in enumerate(folds):
         others = _joined([one for number, one in enumerate(examples) if number != held])
         blends = (Choice(LEARNED, names, learn(others, len(names)), {}), Choice(EQUAL, names, uniform(len(names)), {}))
-        judged = judge(partial(_answers, models, blends, mask), fold, n_items, mask=mask, k=1)
+        judged = judge(partial(_answers, models, blends, mask), fold, n_items, mask=mask, k=0, threads=threads)
         for name, one in judged.items():
             measured.setdefault(name, []).append(table(one.ahead, fold, [f"ndcg@{k}"])[f"ndcg@{k}"])
     values = {name: np.concatenate(parts) for name, parts in measured.items()}

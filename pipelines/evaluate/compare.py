@@ -20,7 +20,9 @@ from pipelines.evaluate.protocols import Part, Questions, Split, seen, split
 from pipelines.evaluate.tuning import Tuned, Tuner
 
 BLEND: Final = "blend"
-_SECONDS_PER_CELL: Final = 25e-9  # scoring and ranking one item for one user by one model
+AUDITED: Final = 3000
+"""So many test users are also judged under the opposite treatments of ties and seen items."""
+_SECONDS_PER_CELL: Final = 15e-9  # scoring and ranking one item for a user by one model; blending it as much again
 _MOST_FOR_JUDGING: Final = 0.3
 _FEW_REPEATS: Final = 0.01
 _TRANSITION_SAMPLE: Final = 3000
@@ -124,7 +126,7 @@ def _suitable(found: Compared, progress: Progress) -> dict[str, type[Recommender
 def _affordable(found: Compared, models: int) -> tuple[Questions, float]:
     """All test users, or as many as a share of the budget can judge; and the seconds that judging and blending take."""
     options, questions = found.options, found.parts.test.questions
-    each = found.data.catalogue.n_items * (models + options.blended) * _SECONDS_PER_CELL
+    each = found.data.catalogue.n_items * models * (1 + options.blended) * _SECONDS_PER_CELL
     most = max(int(_MOST_FOR_JUDGING * options.budget / each), 100)
     if len(questions) > most:
         chosen = np.random.default_rng(options.seed).permutation(len(questions))[:most]
@@ -164,7 +166,7 @@ def _judge_without_transition(found: Compared) -> None:
     found.transition_rows = rows
     found.untransitioned = judge(
         lambda histories: {name: model.score(histories) for name, model in models.items()},
-        asked, found.data.catalogue.n_items, mask=found.mask, k=1,
+        asked, found.data.catalogue.n_items, mask=found.mask, k=0, threads=found.options.threads,
     )  # fmt: skip
 
 
@@ -173,6 +175,7 @@ def _choose_blend(found: Compared, progress: Progress) -> None:
         found.choice = choose(
             {name: tuned.model for name, tuned in found.tuned.items()}, found.parts.validation.questions,
             found.data.catalogue.n_items, mask=found.mask, k=found.options.ks[0], seed=found.options.seed,
+            threads=found.options.threads,
         )  # fmt: skip
     progress.say(f"blend: {found.choice.as_dict()}")
 
@@ -207,8 +210,9 @@ def _judge(found: Compared, models: dict[str, Recommender], progress: Progress) 
             say(f"{done:,} of {len(found.asked or ()):,} users", done)
 
         found.judged = judge(
-            answers, found.asked, found.data.catalogue.n_items, mask=found.mask, k=max(found.options.ks), tick=tick
-        )
+            answers, found.asked, found.data.catalogue.n_items, mask=found.mask, k=max(found.options.ks),
+            threads=found.options.threads, audited=AUDITED, tick=tick,
+        )  # fmt: skip
     if found.choice is not None:
         found.fit_seconds[BLEND] = sum(found.fit_seconds[name] for name in found.choice.members)
 

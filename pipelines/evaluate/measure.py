@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -23,7 +24,10 @@ _CELLS: Final = 4_000_000  # scores that are held at once
 
 @dataclass(frozen=True)
 class Judged:
-    """Per relevant entry the rivals before it, as stated and under the opposite treatments; and the lists [Q, k]."""
+    """Per relevant entry the rivals before it, and the lists [Q, k].
+
+    `optimistic` and `unmasked` hold the same under the opposite treatments, for the first questions alone.
+    """
 
     ahead: NDArray[np.float64]
     optimistic: NDArray[np.float64]
@@ -47,46 +51,53 @@ def hide(scores: Floats, histories: Histories, value: float | None = None) -> Fl
 
 
 def judge(
-    answers: Answers, questions: Questions, n_items: int, *, mask: bool, k: int, tick: Tick | None = None
-) -> dict[str, Judged]:
-    """Ask every question of every model; `mask` keeps what a user has touched from competing and counting."""
-    found: dict[str, list[Judged]] = {}
-    for part in batches(questions, n_items):
+    answers: Answers, questions: Questions, n_items: int, *, mask: bool, k: int, threads: int = 1, audited: int = 0,
+    tick: Tick | None = None,
+) -> dict[str, Judged]:  # fmt: skip
+    """Ask every question of every model; `mask` keeps what a user has touched from competing and counting.
+
+    About the first `audited` questions it also says what the opposite treatments would have given.
+    """
+
+    def work(part: slice) -> dict[str, Judged]:
         asked = questions.histories.part(part)
         wanted = questions.relevant.take(np.arange(part.start, part.stop))
-        for name, scores in answers(asked).items():
-            found.setdefault(name, []).append(_judge(scores, asked, wanted, mask, k))
-        if tick:
-            tick(part.stop - part.start)
-    return {name: _joined(parts) for name, parts in found.items()}
+        audit = int(wanted.starts[np.clip(audited - part.start, 0, part.stop - part.start)])
+        return {name: _judge(scores, asked, wanted, mask, k, audit) for name, scores in answers(asked).items()}
+
+    found: dict[str, list[Judged]] = {}
+    parts = list(batches(questions, n_items))
+    with ThreadPoolExecutor(threads) as pool:  # NumPy lets go of the interpreter's lock
+        for part, judged in zip(parts, pool.map(work, parts), strict=True):
+            for name, one in judged.items():
+                found.setdefault(name, []).append(one)
+            if tick:
+                tick(part.stop - part.start)
+    return {name: _joined(ones) for name, ones in found.items()}
 
 
-def _judge(scores: Floats, asked: Histories, wanted: Sequences, mask: bool, k: int) -> Judged:
+def _judge(scores: Floats, asked: Histories, wanted: Sequences, mask: bool, k: int, audit: int) -> Judged:
     owner, items = wanted.owner, wanted.items
-    unmasked = rivals_ahead(scores, owner, items)
+    unmasked = rivals_ahead(scores, owner[:audit], items[:audit])
     if mask:
         hide(scores, asked, np.nan)
-    ahead = rivals_ahead(scores, owner, items) if mask else unmasked
-    optimistic = rivals_ahead(scores, owner, items, pessimistic=False)
+    ahead = rivals_ahead(scores, owner, items)
+    optimistic = rivals_ahead(scores, owner[:audit], items[:audit], pessimistic=False)
     np.nan_to_num(scores, copy=False, nan=-np.inf)
-    return Judged(ahead, optimistic, unmasked, top_columns(scores, k))
+    lists = top_columns(scores, k) if k else np.zeros((len(scores), 0), dtype=np.int64)
+    return Judged(ahead, optimistic, unmasked, lists)
 
 
 def _joined(parts: SequenceOf[Judged]) -> Judged:
     return Judged(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Judged)))
 
 
-def value(scorer: Scorer, questions: Questions, n_items: int, *, mask: bool, k: int) -> NDArray[np.float64]:
+def value(
+    scorer: Scorer, questions: Questions, n_items: int, *, mask: bool, k: int, threads: int = 1
+) -> NDArray[np.float64]:
     """NDCG@k of every question: what tuning maximises."""
-    ahead = []
-    for part in batches(questions, n_items):
-        asked = questions.histories.part(part)
-        wanted = questions.relevant.take(np.arange(part.start, part.stop))
-        scores = scorer(asked)
-        if mask:
-            hide(scores, asked, np.nan)
-        ahead.append(rivals_ahead(scores, wanted.owner, wanted.items))
-    return table(np.concatenate(ahead), questions, [f"ndcg@{k}"])[f"ndcg@{k}"]
+    judged = judge(lambda asked: {"": scorer(asked)}, questions, n_items, mask=mask, k=0, threads=threads)
+    return table(judged[""].ahead, questions, [f"ndcg@{k}"])[f"ndcg@{k}"]
 
 
 def table(ahead: NDArray[np.float64], questions: Questions, names: SequenceOf[str]) -> dict[str, NDArray[np.float64]]:

@@ -113,7 +113,8 @@ class Tuner:
         return replace(self, training=training, questions=questions)
 
     def _value(self, model: Recommender, questions: Questions) -> float:
-        found = value(model.score, questions, self.training.n_items, mask=self.mask, k=self.k)
+        threads, n_items = self.training.threads, self.training.n_items
+        found = value(model.score, questions, n_items, mask=self.mask, k=self.k, threads=threads)
         return float(found.mean())
 
     def _sample(self, most: int) -> Questions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.recommenders import MODELS
+from models.recommenders import MODELS, linear
 from models.recommenders.base import Catalogue, Histories, Recommender, Sequences, Training
 from models.recommenders.blend import Blend, Examples, learn, nearness, tamed, top_columns, uniform
 from models.recommenders.content import vectors
@@ -149,11 +149,27 @@ def test_transitions_of_the_linear_autoencoder_have_a_direction() -> None:
     np.testing.assert_allclose(scores[1, 0], 0, atol=1e-5)
 
 
-def test_the_memory_rule_leaves_large_catalogues_to_als() -> None:
-    assert 15_000 < most_items(6.0) < 20_000
-    large = Training(sequences_of([[0, 1]]), Catalogue(most_items(6.0) + 1))
-    assert "iALS takes its place" in LinearAutoencoder.suits(large)
-    assert not LinearAutoencoder.suits(Training(sequences_of([[0, 1]]), Catalogue(500)))
+def test_a_large_catalogue_is_cut_to_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert most_items(6.0) == 10_000
+    assert most_items(0.5) < 6_000
+    monkeypatch.setattr(linear, "_MOST_ITEMS", 3)
+    model = LinearAutoencoder()
+    model.fit(Training(sequences_of([[4, 1], [4, 1], [1, 0], [4, 0], [2, 3]]), Catalogue(6)))
+    scores = model.score(Histories(sequences_of([[4], [2]]), np.array([-1, -1])))
+    assert scores.shape == (2, 6)
+    assert scores[0].argmax() == 1
+    assert np.all(scores[0, [2, 3, 5]] < scores[0, [0, 1, 4]].min())
+    assert np.ptp(scores[1, [0, 1, 4]]) == 0  # nothing that is known of
+
+
+@pytest.mark.parametrize("size", [3, 1024, 1500])
+def test_a_matrix_changes_its_order_in_place(size: int) -> None:
+    square = np.asfortranarray(np.random.default_rng(0).random((size, size), dtype=np.float32))
+    wanted = square.copy()
+    found = linear._in_rows(square)
+    assert found.flags.c_contiguous
+    assert np.shares_memory(found, square)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_als_solves_the_normal_equations(toy: Toy) -> None:
