@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from adapters.errors import BadInput
-from models.recommenders import MODELS
 from models.recommenders.base import Floats, Histories, Recommender, Training
+from models.recommenders.family import MODELS
 from pipelines.evaluate.blending import MOST_QUESTIONS, Choice, choose
 from pipelines.evaluate.dataset import Dataset
 from pipelines.evaluate.measure import Judged, judge

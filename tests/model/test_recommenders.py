@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.recommenders import MODELS, linear
+from models.recommenders import linear
 from models.recommenders.base import Catalogue, Histories, Recommender, Sequences, Training
 from models.recommenders.blend import Blend, Examples, learn, nearness, tamed, top_columns, uniform
 from models.recommenders.content import vectors
+from models.recommenders.family import MODELS
 from models.recommenders.linear import LinearAutoencoder, most_items
 from models.recommenders.self_attention import _chunks, _newest
 from models.recommenders.transitions import Transitions
