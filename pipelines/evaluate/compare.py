@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from adapters.errors import BadInput
-from models.recommenders.base import Floats, Histories, Recommender, Training
+from models.recommenders.base import Floats, Histories, Ints, Recommender, Training
 from models.recommenders.family import MODELS
 from pipelines.evaluate.blending import MOST_QUESTIONS, Choice, choose
 from pipelines.evaluate.dataset import Dataset
@@ -76,7 +75,7 @@ class Compared:
     choice: Choice | None = None
     judged: dict[str, Judged] = field(default_factory=dict)
     untransitioned: dict[str, Judged] = field(default_factory=dict)
-    transition_rows: Any = None
+    transition_rows: Ints | None = None
     asked: Questions | None = None
 
     @property
@@ -152,7 +151,7 @@ def _tune(found: Compared, kinds: dict[str, type[Recommender]], until: float, pr
         del waiting[name]
         best, took = found.tuned[name].chosen, found.tune_seconds[name]
         trials = f"{len(found.tuned[name].trials)} trials in {took:.0f} s"
-        progress.say(f"{name}: validation NDCG@{found.options.ks[0]} {best.best:.4f}, {trials}, {best.config}")
+        progress.say(f"{name}: validation NDCG@{found.options.ks[0]} {best.final:.4f}, {trials}, {best.config}")
 
 
 def _judge_without_transition(found: Compared) -> None:
@@ -202,12 +201,12 @@ def _judge(found: Compared, models: dict[str, Recommender], progress: Progress) 
         return scores
 
     with progress.stage("ranking the catalogue for every test user", len(found.asked)) as say:
-        done = 0
+        done, total = 0, len(found.asked)
 
         def tick(count: int) -> None:
             nonlocal done
             done += count
-            say(f"{done:,} of {len(found.asked or ()):,} users", done)
+            say(f"{done:,} of {total:,} users", done)
 
         found.judged = judge(
             answers, found.asked, found.data.catalogue.n_items, mask=found.mask, k=max(found.options.ks),
@@ -224,7 +223,7 @@ def names_of(text: str) -> tuple[str, ...]:
 
 def numbers_of(text: str) -> tuple[int, ...]:
     """Comma-separated cut-offs. Raises BadInput for what is no whole number."""
-    parts: Sequence[str] = names_of(text)
+    parts = names_of(text)
     if not all(part.isdigit() for part in parts):
         raise BadInput(f"--k {text}: whole numbers separated by commas are allowed, e.g. --k 10,20", field="k")
     return tuple(sorted({int(part) for part in parts}))

@@ -170,7 +170,7 @@ def _mean(ahead: NDArray[np.float64], questions: Questions, k: int) -> float:
 
 def _transition(found: Compared, k: int) -> dict[str, Any]:
     told: dict[str, Any] = {"treatment": found.parts.facts["validation_transition"]}
-    if not found.untransitioned or len(_asked(found)) != len(found.parts.test.questions):
+    if found.transition_rows is None or len(_asked(found)) != len(found.parts.test.questions):
         return told
     rows, asked = found.transition_rows, _asked(found)
     same = asked.take(rows)

@@ -42,8 +42,13 @@ class Trial:
     def best(self) -> float:
         return max(self.values, default=-1.0)
 
+    @property
+    def final(self) -> float:
+        """The value that counts: of the best round, or on the most questions."""
+        return self.best if self.rounds else self.values[-1]
+
     def as_dict(self) -> dict[str, Any]:
-        found = {"config": self.config, "validation": round(self.best, 5), "seconds": round(self.seconds, 1)}
+        found = {"config": self.config, "validation": round(self.final, 5), "seconds": round(self.seconds, 1)}
         return found | ({"rounds": self.rounds} if self.rounds else {"questions_tried": len(self.values)})
 
 
@@ -138,26 +143,28 @@ class Tuner:
 
         tried: set[str] = set()
         first: Recommender | None = None
+        each = 0.0
         while len(trials) < _MOST_TRIALS:
             config = _next(kind, trials, tried, rng)
             # What a trial costs, thrice: itself, the last rungs, and learning the winner for the test.
-            if config is None or (trials and left() < 3 * trials[0].seconds + 0.4 * seconds):
+            if config is None or (trials and left() < 3 * each + 0.4 * seconds):
                 break
             tried.add(str(config))
             trials.append(Trial(config))
             model = attempt(trials[-1], few)
-            first = first or model
+            if first is None:
+                first, each = model, trials[0].seconds
             self.say(f"{kind.name}: trial {len(trials)}, best {max(t.best for t in trials):.4f}")
         if first is not None and len(trials) == 1:
-            return Tuned(first, 0, trials, trials[0], trials[0].seconds)
+            return Tuned(first, 0, trials, trials[0], each)
         ranked = sorted(trials, key=lambda t: -t.values[0])[: max(len(trials) // 3, 1)]
         for trial in ranked:
-            if left() < 3 * trials[0].seconds and trial is not ranked[0]:
+            if left() < 3 * each and trial is not ranked[0]:
                 break
             attempt(trial, some)
         ranked = sorted(trials, key=lambda t: (-len(t.values), -t.values[-1]))
         chosen = ranked[0]
-        return Tuned(attempt(chosen, everything), 0, trials, chosen, trials[0].seconds)
+        return Tuned(attempt(chosen, everything), 0, trials, chosen, each)
 
     def _by_rounds(self, kind: type[Recommender], seconds: float, rng: np.random.Generator) -> Tuned:
         began, questions = time.monotonic(), self._sample(FEW)
