@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs/house.md: trees, picture, numbers. `--check` only compares (exit 1).
+"""Write the generated parts of README.md and docs: trees, picture, numbers, results. `--check` only compares (exit 1).
 
 The tree comes from the modules' own docstrings, the picture from the one list of parts, and the numbers from the files
 under `bench/results`, so that nobody types any of them.
@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 HOUSE = ROOT / "docs" / "house.md"
+EVALUATION = ROOT / "docs" / "evaluation.md"
+PAGES = (README, HOUSE, EVALUATION)
 PACKAGES = ("feature_repo", "adapters", "models", "pipelines", "services", "bench")
 WIDTH = 30
 REST = (
@@ -68,10 +70,12 @@ def picture() -> str:
 
 def blocks(page: Path) -> dict[str, str]:
     """Every generated block of a page by its marker's name."""
-    from bench.numbers import numbers
+    from bench.numbers import numbers, retrieval
 
     if page == HOUSE:
         return {"tree": tree(modules=True)}
+    if page == EVALUATION:
+        return {"results": retrieval()}
     return {"picture": picture(), "tree": tree(), "numbers": numbers()}
 
 
@@ -89,7 +93,7 @@ def render(page: str, generated: dict[str, str]) -> str:
 
 def main() -> int:
     stale = []
-    for page in (README, HOUSE):
+    for page in PAGES:
         current = page.read_text(encoding="utf-8")
         wanted = render(current, blocks(page))
         if wanted != current:
@@ -97,7 +101,7 @@ def main() -> int:
         if "--check" not in sys.argv[1:]:
             page.write_text(wanted, encoding="utf-8")
     if "--check" not in sys.argv[1:]:
-        print("README.md and docs/house.md: trees, picture and numbers written")
+        print("README.md, docs/house.md and docs/evaluation.md: trees, picture, numbers and results written")
         return 0
     if stale:
         print(f"{', '.join(stale)}: not what the code and bench/results say: run `make evidence`", file=sys.stderr)

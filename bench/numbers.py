@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
+PROTOCOL_RESULTS: Final = ("leave_one_out_grocery", "temporal_grocery", "strong_generalisation_grocery")
 STAGES: Final = ("retrieve", "features", "prerank", "rank", "rerank", "total")
 
 
@@ -73,6 +74,27 @@ def quality(result: Mapping[str, Any]) -> str:
     metrics = list(result["rows"][0]["metrics"])
     rows = [[row["model"], *[_interval(row["metrics"][m]) for m in metrics]] for row in result["rows"]]
     return f"**{result['title']}** (`{result['command']}`):\n\n{table(['model', *metrics], rows)}\n\n{source(result)}"
+
+
+def retrieval() -> str:
+    """Retrieval models by protocol: what docs/evaluation.md shows, from every result of that kind."""
+    found = (RESULTS / f"{name}.json" for name in PROTOCOL_RESULTS)
+    parts = [_retrieval(json.loads(path.read_text(encoding="utf-8"))) for path in found if path.exists()]
+    return "\n\n".join(parts) or "Nothing is measured yet."
+
+
+def _retrieval(result: Mapping[str, Any]) -> str:
+    ks = list(dict.fromkeys(name.split("@")[1] for name in result["rows"][0]["metrics"]))
+    shown = [f"{metric}@{k}" for k in ks for metric in ("recall", "ndcg")]
+    parts = dict.fromkeys(row["slice"] for row in result["rows"])
+    tables = []
+    for part in parts:
+        mine = [row for row in result["rows"] if row["slice"] == part]
+        rows = [[r["model"], *(_interval(r["metrics"][m]) for m in shown), f"{r['fit_seconds']:.0f}"] for r in mine]
+        tables.append(f"*{part}*, {mine[0]['users']:,} users:\n\n{table(['model', *shown, 'fit s'], rows)}")
+    memory = result["audit"]["peak_memory_gib"]
+    told = f"{result['seconds']:.0f} s in all of a budget of {result['budget_seconds']:g}, {memory} GiB at most."
+    return "\n\n".join([f"**{result['title']}** (`{result['command']}`), {told}", *tables, source(result)])
 
 
 def _times(times: Mapping[str, float]) -> list[str]:

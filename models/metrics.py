@@ -11,8 +11,8 @@ average precision divides by their number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +82,58 @@ METRICS = {
 
 def per_shopper(all_ranks: Sequence[Ranks], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """Columns such as `ndcg@10` with one value per shopper; `names` are `metric@k` with a metric of METRICS."""
-    table = {}
-    for name in names:
-        metric, k = name.split("@")
-        table[name] = np.array([METRICS[metric](ranks, int(k)) for ranks in all_ranks])
-    return table
+    lengths = np.array([len(ranks) for ranks in all_ranks], dtype=np.int64)
+    if not len(lengths) or not np.all(lengths == 1):
+        return {name: np.array([_one(name)(ranks, _k(name)) for ranks in all_ranks]) for name in names}
+    ranks = np.concatenate(all_ranks)  # one relevant item each: every metric has a closed form
+    return {name: np.where(ranks <= _k(name), _GAIN[name.split("@")[0]](ranks), 0.0) for name in names}
+
+
+def _one(name: str) -> Callable[[Ranks, int], float]:
+    return METRICS[name.split("@")[0]]
+
+
+def _k(name: str) -> int:
+    return int(name.split("@")[1])
+
+
+_GAIN: Final[Mapping[str, Callable[[Ranks], Ranks]]] = {  # what one relevant item at a rank within k is worth
+    "recall": np.ones_like, "hit_rate": np.ones_like, "ndcg": lambda ranks: 1 / np.log2(ranks + 1),
+    "map": np.reciprocal, "mrr": np.reciprocal,
+}  # fmt: skip
+
+
+def rivals_ahead(
+    scores: NDArray[np.float32], owner: NDArray[np.integer[Any]], relevant: NDArray[np.integer[Any]], *,
+    pessimistic: bool = True,
+) -> Ranks:  # fmt: skip
+    """How many items that are not relevant stand before each relevant one, float64 [E].
+
+    `scores` [B, N] with NaN for items that must not compete; entry e is item `relevant[e]` of row `owner[e]`, rows in
+    ascending order. An item with the same score stands before, or behind if not `pessimistic`. Infinity where the
+    relevant item itself must not compete.
+    """
+    own = scores[owner, relevant]
+    ahead = np.empty(len(own))
+    beats = np.greater_equal if pessimistic else np.greater
+    single = len(np.unique(owner)) == len(owner)
+    for start in range(0, len(own), 256):
+        part = slice(start, start + 256)
+        ahead[part] = np.count_nonzero(beats(scores[owner[part]], own[part, None]), axis=1)
+    if single:
+        ahead -= pessimistic  # itself
+    else:
+        edges = np.flatnonzero(np.diff(owner)) + 1
+        for entries in np.split(np.arange(len(own)), edges):
+            mine = own[entries]
+            ahead[entries] -= np.count_nonzero(beats(mine[None, :], mine[:, None]), axis=1)
+    return np.where(np.isnan(own), np.inf, ahead)
+
+
+def ranks_from_ahead(ahead: Ranks, owner: NDArray[np.integer[Any]], rows: int) -> list[Ranks]:
+    """Per row the ascending ranks of its relevant items; `owner` ascending."""
+    parts = np.split(ahead, np.searchsorted(owner, np.arange(1, rows)))
+    return [np.sort(part) + np.arange(1, len(part) + 1) for part in parts]
 
 
 def coverage(lists: Sequence[NDArray[np.integer[Any]]], catalogue: int) -> float:
@@ -101,3 +148,22 @@ def intra_list_diversity(embeddings: NDArray[np.floating[Any]]) -> float:
         return 0.0
     total = float(np.sum(embeddings.sum(axis=0) ** 2)) - float(np.sum(embeddings**2))
     return 1.0 - total / (k * (k - 1))
+
+
+def list_diversity(embeddings: NDArray[np.floating[Any]], lists: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """`intra_list_diversity` of each list, float64 [U]; `lists` [U, k] are rows of the `embeddings` [N, d]."""
+    k = lists.shape[1]
+    if k < 2:
+        return np.zeros(len(lists))
+    total = np.sum(embeddings[lists].sum(axis=1, dtype=np.float64) ** 2, axis=1)
+    own = np.sum(embeddings.astype(np.float64) ** 2, axis=1)[lists].sum(axis=1)
+    return np.asarray(1.0 - (total - own) / (k * (k - 1)))
+
+
+def novelty(lists: NDArray[np.integer[Any]], counts: NDArray[np.integer[Any]], users: int) -> NDArray[np.float64]:
+    """Mean self-information of the lists' items in bits, float64 [U]: -log2 of the share of users who touched an item.
+
+    Counted one higher than it is, so that an item nobody touched is finite (Vargas and Castells 2011).
+    """
+    bits = -np.log2((np.minimum(counts, users) + 1.0) / (users + 1.0))
+    return np.asarray(bits[lists].mean(axis=1))

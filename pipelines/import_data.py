@@ -73,7 +73,7 @@ def import_data(
     quarantine, now_ms = Quarantine(), int(time.time() * 1000)
     rejected = settings.home / "quarantine" / "import.csv"
     try:
-        items, rows = _checked(folder, plan, now_ms, quarantine)
+        items, rows = checked(folder, plan, now_ms, quarantine)
     finally:
         quarantine.write(rejected)
     for reason, count in quarantine.counts().items():
@@ -83,7 +83,7 @@ def import_data(
     missing = _missing(folder, plan)
     for column, cost in missing.items():
         said(f"no {column}: {cost}")
-    catalogue = _catalogue(items, rows)
+    catalogue = catalogue_of(items, rows)
     tables = _tables(catalogue, rows, version[:8])
     newest = int(rows["time_ms"].max())  # type: ignore[arg-type]
     meta = {
@@ -93,7 +93,7 @@ def import_data(
     return write_history(settings.lake, tables, meta, said)
 
 
-def _checked(folder: Path, plan: Plan, now_ms: int, quarantine: Quarantine) -> tuple[pl.DataFrame | None, pl.DataFrame]:
+def checked(folder: Path, plan: Plan, now_ms: int, quarantine: Quarantine) -> tuple[pl.DataFrame | None, pl.DataFrame]:
     items = None
     if plan.items is not None:
         raw = read(folder, "items", plan.items, quarantine)
@@ -116,7 +116,7 @@ def _missing(folder: Path, plan: Plan) -> dict[str, str]:
     return missing
 
 
-def _catalogue(items: pl.DataFrame | None, rows: pl.DataFrame) -> pl.DataFrame:
+def catalogue_of(items: pl.DataFrame | None, rows: pl.DataFrame) -> pl.DataFrame:
     """Every item complete: derived titles, `uncategorised`, price 0 for unknown, listed at its first event."""
     first = rows.group_by("item_id").agg(pl.col("time_ms").min().alias("first"))
     if items is None:

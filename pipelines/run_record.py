@@ -45,13 +45,17 @@ def provenance(context: Context, experiment: str, stage: Stage, reads: Sequence[
         "until_ms": str(stage.until_ms),
         "inputs_sha256": digest_of(reads),
         "git_commit": commit(),
-        "code_sha256": code_digest(module) if (ROOT / "pipelines" / f"{experiment}.py").exists() else "unknown",
+        "code_sha256": code_digest(module) if _ours(experiment) else "unknown",
         "environment_sha256": environment_digest(),
         "seed": str(context.settings.seed),
         "threads": str(context.settings.threads),
         "command": command(),
         "hardware": json.dumps(hardware()),
     }
+
+
+def _ours(experiment: str) -> bool:
+    return any((ROOT / "pipelines" / name).exists() for name in (f"{experiment}.py", f"{experiment}/__init__.py"))
 
 
 def command() -> str:

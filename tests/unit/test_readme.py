@@ -12,7 +12,7 @@ from bench import evidence
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("page", [evidence.README, evidence.HOUSE], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", evidence.PAGES, ids=lambda p: p.name)
 def test_generated_blocks_are_up_to_date(page: Path) -> None:
     current = page.read_text(encoding="utf-8")
     assert evidence.render(current, evidence.blocks(page)) == current, "run `make evidence`"

@@ -7,13 +7,10 @@ the items that the shopper touched last (which serving moves to the end) neither
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -32,9 +29,8 @@ from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.history import Ints, load_feeds
 from pipelines.oracle import Oracle, open_oracle
 from pipelines.rankers import load_booster
-from pipelines.run_all import bring
 from pipelines.run_record import record
-from pipelines.stages import Context, Stage, open_context
+from pipelines.stages import Context, Stage
 
 METRICS: Final = ("recall@100", "ndcg@10", "map@10", "mrr@10", "hit_rate@10")
 SINGLE: Final = ("popularity", "trending", "co-occurrence", "two-tower")
@@ -259,17 +255,3 @@ def _log(context: Context, stage: Stage, report: dict[str, Any]) -> None:
             model = row["model"].replace(" + ", "_with_")
             run_.metrics({f"{model}.{m.replace('@', '_at_')}": v["mean"] for m, v in row["metrics"].items()})
         run_.file("evaluation.json", stage.path("evaluation.json"))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the funnel against its parts on the last window.")
-    parser.add_argument("--out", type=Path, help="also write the report there, e.g. bench/results/quality.json")
-    chosen, context = parser.parse_args(), open_context()
-    bring(context, last="evaluate", again=True)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(context.stage("backtest").path("evaluation.json"), chosen.out)
-
-
-if __name__ == "__main__":
-    main()
