@@ -131,6 +131,8 @@ class Settings(BaseSettings):
     budget_rank_ms: float = Field(80, gt=0, le=10_000)
     budget_rerank_ms: float = Field(40, gt=0, le=10_000)
     recommender_in_flight: int = Field(16, ge=1, le=10_000, description="requests answered at once; more are shed with 429")
+    recommender_queue_ms: float = Field(20, gt=0, le=10_000, description="wait before the funnel from which on a standing queue is shed, in ms")
+    recommender_workers: int = Field(1, ge=1, le=64, description="processes that answer behind the one port")
 
     # Rollout: how a challenger comes into use, and when the controller lets one be trained
     rollout_step_s: float = Field(60, gt=0, le=86_400, description="seconds that a canary step lasts at least")

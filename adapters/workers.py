@@ -1,0 +1,137 @@
+"""Several processes of one service behind one port, and their metrics as if they were one.
+
+The parent listens and starts the workers, which all accept from its socket: who is busy accepts less, and when one dies
+nobody who was waiting to be accepted is lost. A worker that dies is started again; SIGTERM lets every one finish what
+it has. Counters are summed over all workers that ever were, live gauges over those that run (`multiprocess_mode`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Final
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from adapters.errors import Misconfigured
+from adapters.web import DRAIN_SECONDS, listen, serve_on
+
+Factory = Callable[[Path], FastAPI]
+MISCONFIGURED: Final = 2
+RESTART_AFTER_S: Final = 1.0
+_spawn = multiprocessing.get_context("spawn")
+_log = structlog.get_logger()
+
+
+def serve_workers(factory: Factory, host: str, port: int, name: str, workers: int) -> int:
+    """Serve with `workers` processes until SIGTERM or SIGINT; the exit code.
+
+    `factory` is a module's function: each worker calls it with the folder that the workers share.
+    """
+    try:
+        listener = listen(host, port, name)
+    except Misconfigured as error:
+        print(error.detail, file=sys.stderr, flush=True)
+        return MISCONFIGURED
+    shared = Path(tempfile.mkdtemp(prefix=f"minimart-{name}-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)  # for the workers, whose prometheus_client looks there first
+    try:
+        return _Workers(factory, listener, shared, workers).run()
+    finally:
+        listener.close()
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def merged_metrics(shared: Path) -> bytes:
+    """The metrics of all workers in Prometheus' text form."""
+    for pid in _pids(shared):
+        if not Path(f"/proc/{pid}").exists() and os.name == "posix" and Path("/proc").exists():
+            mark_process_dead(pid, str(shared))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(shared))
+    registry.register(_Processes(_pids(shared)))
+    return generate_latest(registry)
+
+
+class _Processes:
+    """`process_*` of several processes: sums, and the oldest's start."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._pids = tuple(pids)
+
+    def collect(self) -> Iterator[Metric]:
+        merged: dict[str, Metric] = {}
+        for pid in self._pids:
+            for metric in ProcessCollector(pid=lambda one=pid: one, registry=None).collect():
+                first = merged.setdefault(metric.name, metric)
+                if first is not metric:
+                    pick = min if metric.name == "process_start_time_seconds" else lambda pair: sum(pair)
+                    pairs = zip(first.samples, metric.samples, strict=True)
+                    first.samples = [a._replace(value=pick((a.value, b.value))) for a, b in pairs]
+        yield from merged.values()
+
+
+def _pids(shared: Path) -> set[int]:
+    """The workers that have live gauges, dead ones too until they are marked."""
+    return {int(path.stem.rpartition("_")[2]) for path in shared.glob("gauge_live*_*.db")}
+
+
+class _Workers:
+    def __init__(self, factory: Factory, listener: socket.socket, shared: Path, count: int) -> None:
+        self._factory, self._listener, self._shared, self._count = factory, listener, shared, count
+        self._stop = threading.Event()
+        self._alive: list[SpawnProcess] = []
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        self._alive = [self._start() for _ in range(self._count)]
+        code = 0
+        while not self._stop.is_set():
+            wait([process.sentinel for process in self._alive], timeout=0.2)
+            for process in [one for one in self._alive if not one.is_alive()]:
+                self._alive.remove(process)
+                if process.exitcode == MISCONFIGURED:
+                    code = MISCONFIGURED
+                    self._stop.set()
+                elif not self._stop.wait(RESTART_AFTER_S):
+                    _log.error("worker_died", pid=process.pid, exit_code=process.exitcode)
+                    self._alive.append(self._start())
+        self._end()
+        return code
+
+    def _start(self) -> SpawnProcess:
+        process = _spawn.Process(target=_work, args=(self._factory, self._listener, self._shared), daemon=True)
+        process.start()
+        return process
+
+    def _end(self) -> None:
+        for process in self._alive:
+            process.terminate()
+        for process in self._alive:
+            process.join(2 * DRAIN_SECONDS)
+            if process.is_alive():
+                process.kill()
+
+
+def _work(factory: Factory, listener: socket.socket, shared: Path) -> None:
+    """One worker's life."""
+    try:
+        app = factory(shared)
+    except Misconfigured as error:
+        print(error.detail, file=sys.stderr, flush=True)
+        sys.exit(MISCONFIGURED)
+    serve_on(app, listener)
