@@ -18,8 +18,7 @@ from adapters.telemetry import DEGRADED, SECONDS_BUCKETS, STAGE_SECONDS
 from adapters.web import uuid7
 from feature_repo.events import ID_PATTERN
 from models.rollout.shares import ARMS, Arm
-from services.recommender.admission import Admission
-from services.recommender.recommend import Recommender
+from services.recommender.answers import Answers
 from services.recommender.record import placed, to_record
 from services.recommender.shadow import Shadow
 from services.recommender.terms import Ask, Decision
@@ -67,25 +66,25 @@ class Answer(BaseModel):
     cold_start: Literal["new_visitor"] | None
     arm: Arm
     rollout: str | None
+    cached_ms: float
 
 
 def add_routes(
-    app: FastAPI, recommender: Recommender, log: DecisionLog, *, clock: Callable[[], int], admission: Admission,
+    app: FastAPI, answers: Answers, log: DecisionLog, *,
     explain: Explain | None = None, shadow: Shadow | None = None, lineups: Callable[[], dict[str, Any]] = dict,
 ) -> None:  # fmt: skip
-    """Put the routes on the app. What `admission` has no room for is shed with 429.
+    """Put the routes on the app.
 
     `lineups()` says which models are loaded and who answers whom; `shadow` may score a decision again.
     """
     if shadow is not None:
-        shadow.watch(lambda: admission.busy)
+        shadow.watch(lambda: answers.admission.busy)
 
     @app.post("/v1/recommendations", response_model=Answer, summary="Products for this shopper now")
     async def recommendations(body: Request) -> Response:
-        async with admission.turn():
-            decision = await recommender.recommend(_ask(body, clock()))
+        decision = await answers.answer(_ask(body, answers.clock()))
         log.write(lambda: to_record(decision))
-        if shadow is not None:
+        if shadow is not None and decision.made_for is None:
             shadow.offer(decision)
         _count(decision)
         return _json(orjson.dumps(_answer(decision)))
@@ -123,12 +122,14 @@ def _answer(decision: Decision) -> dict[str, object]:
         "cold_start": decision.cold_start,
         "arm": decision.arm,
         "rollout": decision.rollout,
+        "cached_ms": decision.cached_ms,
     }
 
 
 def _count(decision: Decision) -> None:
-    for stage, spent in decision.timings_ms.items():
-        STAGE_SECONDS.labels(stage).observe(spent / 1000)
+    if decision.made_for is None:
+        for stage, spent in decision.timings_ms.items():
+            STAGE_SECONDS.labels(stage).observe(spent / 1000)
     for reason in decision.degraded:
         DEGRADED.labels(reason).inc()
     ARM_ANSWERS.labels(decision.arm).inc()

@@ -27,6 +27,7 @@ from adapters.workers import merged_metrics, serve_workers
 from feature_repo.plan import FeaturePlan
 from models.rerank import RULES
 from services.recommender.admission import Admission, AdmissionConfig
+from services.recommender.answers import Answers
 from services.recommender.api import add_routes
 from services.recommender.keeper import Keeper
 from services.recommender.recommend import Recommender
@@ -93,8 +94,11 @@ def build(settings: Settings, shared: Path | None = None) -> FastAPI:
     )  # fmt: skip
     explainer = Explainer(settings.published)
     admission = Admission(AdmissionConfig(most=settings.recommender_in_flight, target_ms=settings.recommender_queue_ms))
+    answers = Answers(
+        recommender, admission, now_ms, keep_ms=settings.recommender_cache_ms, coalesce=settings.recommender_coalesce
+    )
     add_routes(
-        app, recommender, log, clock=now_ms, admission=admission,
+        app, answers, log,
         explain=lambda record: explainer.explain(record, catalogue.title), shadow=shadow, lineups=keeper.describe,
     )  # fmt: skip
     return app

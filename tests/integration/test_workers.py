@@ -1,4 +1,4 @@
-"""Several recommenders behind one port: one set of metrics, no lost decisions, and nobody in flight fails at the end."""
+"""Several recommenders behind one port: one set of metrics, no lost decisions, nobody in flight fails at the end."""
 
 from __future__ import annotations
 

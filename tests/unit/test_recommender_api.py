@@ -23,6 +23,7 @@ from adapters.online_store import MemoryReader
 from adapters.web import create_app
 from feature_repo.plan import FeaturePlan
 from services.recommender.admission import Admission, AdmissionConfig
+from services.recommender.answers import Answers
 from services.recommender.api import add_routes
 from services.recommender.shoppers import Shoppers
 from tests.unit.recommender_world import BUDGETS, NOW, FakeShoppers, catalogue_of, lineup_of, recommender_of, shelf_of
@@ -43,7 +44,7 @@ def app_of(lake: Path, *, shoppers: Any = None, most_in_flight: int = 16,
     app = create_app("recommender", title="test", ready=dict)
     admission = Admission(AdmissionConfig(most=most_in_flight))
     recommender = recommender_of(SHELF, shoppers=shoppers, budgets_ms=BUDGETS | {"features": features_ms})
-    add_routes(app, recommender, log, clock=lambda: NOW, admission=admission)
+    add_routes(app, Answers(recommender, admission, lambda: NOW, coalesce=False), log)
     return app, log
 
 
@@ -58,7 +59,7 @@ async def test_an_answer_has_the_public_shape_and_its_decision_can_be_read(tmp_p
         answer = response.json()
         assert response.status_code == 200
         assert set(answer) == {"request_id", "items", "model_versions", "timings_ms", "degraded", "cold_start",
-                               "arm", "rollout"}
+                               "arm", "rollout", "cached_ms"}
         assert (answer["arm"], answer["rollout"]) == ("champion", None)
         assert set(answer["timings_ms"]) == {"retrieve", "features", "prerank", "rank", "rerank", "total"}
         assert set(answer["items"][0]) == {"item_id", "score", "sources", "position", "new"}
