@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.events import ItemListed
 from feature_repo.windows import HOUR_MS
+from models.ann_index import AnnIndex
 from models.ranking_features import ITEM
 from models.retrieval import NEW_HOURS, SIZES, newest_rows, top_rows, trending_scores
 from services.recommender.lineup import Lineup
@@ -41,6 +42,8 @@ class Table:
     popularity: NDArray[np.float64]
     extra: NDArray[np.float32] | None
     """Embeddings [n - N, d] of the items newer than the index."""
+    newer: AnnIndex | None
+    """Those embeddings, searchable; its row i is row N + i here."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
     categories = tuple(sorted({item.category for item in items}))
     code = {category: i for i, category in enumerate(categories)}
     extra_prices = np.array([item.price_cents for item in extras], np.float64)
+    extra = lineup.encode_items([item.category for item in extras], extra_prices)
     return Table(
         lineup=lineup,
         catalogue_version=version,
@@ -104,7 +108,8 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
         listed_at=np.array([item.listed_at if item else np.nan for item in found], np.float64),
         promoted=np.array([item is not None and item.promoted for item in found], bool),
         popularity=np.concatenate([lineup.popularity, np.zeros(len(extras))]),
-        extra=lineup.encode_items([item.category for item in extras], extra_prices),
+        extra=extra,
+        newer=None if extra is None or lineup.index is None else AnnIndex.build(extra),
     )
 
 
