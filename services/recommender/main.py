@@ -18,7 +18,7 @@ from adapters.catalogue import Catalogue
 from adapters.decision_log import DecisionLog
 from adapters.errors import Misconfigured
 from adapters.kafka import KafkaPublisher
-from adapters.model_server import FallingBack, InProcess, TritonServer
+from adapters.model_server import FallingBack, InProcess, ModelServer, TritonServer
 from adapters.online_store import ItemSnapshot, OnlineStore
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
@@ -56,7 +56,7 @@ def build(settings: Settings, shared: Path | None = None) -> FastAPI:
     budgets = _budgets(settings)
     smallest = min(budgets["retrieve"], budgets["prerank"], budgets["rank"])
     triton = TritonServer(settings.triton, timeout_s=TRITON_SHARE * smallest / 1000)
-    models = FallingBack(triton, in_process)
+    models: ModelServer = FallingBack(triton, in_process) if settings.recommender_models == "triton" else in_process
     keeper = Keeper(
         settings.published, catalogue, windows, in_process, clock=now_ms, threads=settings.threads,
         bypass=settings.gate_bypass_allowed,

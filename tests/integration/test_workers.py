@@ -63,7 +63,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         except httpx.TransportError:
             return False
 
-    with running(launch, log=tmp_path / "recommender.log", ready=ready, timeout_s=300) as process:
+    with running(launch, log=tmp_path / "recommender.log", ready=ready, timeout_s=600) as process:
         yield Served(process, port)
 
 

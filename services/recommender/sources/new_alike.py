@@ -1,4 +1,4 @@
-"""Items newer than the index that are near the shopper by their content, however many were listed since it was built."""
+"""Items newer than the index that are near the shopper by their content, however many were listed since its build."""
 
 from __future__ import annotations
 
