@@ -23,6 +23,7 @@ from adapters import event_lake
 from adapters.bundles import Bundle, write_bundle
 from adapters.feature_state import FeatureState
 from adapters.pointers import set_current
+from bench.clusters import clustered
 from feature_repo import tiles
 from feature_repo.events import ItemListed
 from feature_repo.layout import Layout, layout_of
@@ -76,17 +77,6 @@ class World:
     @property
     def users(self) -> list[str]:
         return [f"u{i}" for i in range(self.scale.users)]
-
-
-def clustered(n: int, dim: int, clusters: int, seed: int) -> NDArray[np.float32]:
-    """Unit vectors [n, dim] around centres that themselves lie around a few directions, sizes by Zipf's law."""
-    rng = np.random.default_rng(seed)
-    themes = rng.normal(size=(32, dim))
-    centres = themes[rng.integers(0, 32, clusters)] + 0.9 * rng.normal(size=(clusters, dim))
-    weight = 1.0 / np.arange(1, clusters + 1) ** 0.8
-    points = centres[rng.choice(clusters, n, p=weight / weight.sum())].astype(np.float32)
-    points += 0.55 * rng.standard_normal((n, dim), dtype=np.float32)
-    return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True), np.float32)
 
 
 def build(home: Path, scale: Scale, say: Say = lambda _: None, *, threads: int = 2) -> World:
