@@ -58,7 +58,7 @@ def serve_workers(factory: Factory, host: str, port: int, name: str, workers: in
 def merged_metrics(shared: Path) -> bytes:
     """The metrics of all workers in Prometheus' text form."""
     for pid in _pids(shared):
-        if not Path(f"/proc/{pid}").exists() and os.name == "posix" and Path("/proc").exists():
+        if not _runs(pid):
             mark_process_dead(pid, str(shared))
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(shared))
@@ -89,7 +89,17 @@ def _pids(shared: Path) -> set[int]:
     return {int(path.stem.rpartition("_")[2]) for path in shared.glob("gauge_live*_*.db")}
 
 
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 class _Workers:
+    """The parent's side."""
+
     def __init__(self, factory: Factory, listener: socket.socket, shared: Path, count: int) -> None:
         self._factory, self._listener, self._shared, self._count = factory, listener, shared, count
         self._stop = threading.Event()
@@ -128,10 +138,18 @@ class _Workers:
 
 
 def _work(factory: Factory, listener: socket.socket, shared: Path) -> None:
-    """One worker's life."""
+    """One worker's life. It ends with the parent, however that ended: nobody else would know of it."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         app = factory(shared)
     except Misconfigured as error:
         print(error.detail, file=sys.stderr, flush=True)
         sys.exit(MISCONFIGURED)
     serve_on(app, listener)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

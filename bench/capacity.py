@@ -92,7 +92,7 @@ def load_steps(
 
 def idle(
     served: Served, world: World, address: tuple[str, int], kernels_ms: float, seconds: float
-) -> tuple[Measured, Step]:
+) -> Measured:
     """One request's needs, from a worker that has nothing else to do."""
     served.step(IDLE_RATE, 3, world.users, 1)
     watched, driver = Watched(*address), time.process_time()
@@ -105,7 +105,7 @@ def idle(
         latency_ms=step.samples.latency_ms[ok], cpu_ms=1000 * step.cpu_s / max(step.answered, 1),
         kernels_ms=kernels_ms, driver_ms=driver_ms, worker_mib=served.memory_mib(), redis_cpu_ms=redis_cpu_ms,
         redis_bytes=redis_bytes, record_bytes=record, answer_bytes=answer,
-    ), step  # fmt: skip
+    )  # fmt: skip
 
 
 def _sizes(served: Served, world: World) -> tuple[float, float]:
@@ -166,20 +166,19 @@ def measure(options: Any, console: Console) -> dict[str, Any]:
             fill(world, address[0], console.print)
             per_user, per_item = bytes_each(world, Watched(*address).used_bytes(), empty)
             kernels = floors(world, address[0], runs=20 if options.quick else 200)
-            # The packed tiles' floor is Python: it needs the interpreter as the rest of it does.
-            in_kernels = sum(ms for name, ms in kernels.items() if "ONNX" in name or "FAISS" in name)
-            steps: dict[int, list[Step]] = {}
-            for workers in (1, 2):
-                console.print(f"{workers} worker(s) ...")
-                with recommender(home, address[0], workers=workers, settings=ALONE) as served:
-                    if workers == 1:
-                        seen, _ = idle(served, world, address, in_kernels, 3 * seconds)
-                    else:
-                        served.step(IDLE_RATE, 3, world.users, 1)
-                    steps[workers] = load_steps(served, world, rates, seconds, console)
+            onnx_ms = sum(ms for name, ms in kernels.items() if "ONNX" in name)
+            console.print("one worker ...")
+            with recommender(home, address[0], workers=1, settings=ALONE) as served:
+                seen = idle(served, world, address, onnx_ms, 3 * seconds)
+                steps = {1: load_steps(served, world, rates, seconds, console)}
+            console.print("two workers ...")
+            with recommender(home, address[0], workers=2, settings=ALONE) as served:
+                served.step(IDLE_RATE, 3, world.users, 1)
+                steps[2] = load_steps(served, world, rates, seconds, console)
     rows = {workers: [step.figures(scale.seed) for step in some] for workers, some in steps.items()}
-    return result(seen, kernels, rows, cores, (per_user, per_item), builds(
-        (2_000, 4_000, 8_000) if options.quick else BUILD_SIZES, console), scale, Prices(options.core, options.gib))
+    index_builds = builds((2_000, 4_000, 8_000) if options.quick else BUILD_SIZES, console)
+    prices = Prices(options.core, options.gib)
+    return result(seen, kernels, rows, cores, (per_user, per_item), index_builds, scale, prices)
 
 
 def result(

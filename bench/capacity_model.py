@@ -87,17 +87,18 @@ def compared(
     return found
 
 
-def carried(seen: Measured, prices: Prices, most: int) -> list[dict[str, Any]]:
+def carried(seen: Measured, prices: Prices, most: int, *, requests: int = 1000) -> list[dict[str, Any]]:
     """Per shape of machine: the rate at which one keeps the promise, and what the target needs of them."""
     demand, found = demand_of(seen, driver=False), []
     for cores in SHAPES:
         machine = Machine(cores, cores, most=most)
 
         def keeps(rate: float, machine: Machine = machine) -> bool:
-            outcome = simulate(machine, demand, rate, requests=1500 * min(machine.workers, 4))
+            outcome = simulate(machine, demand, rate, requests=requests * min(machine.workers, 4))
             return outcome.shed == 0 and outcome.percentile(99) + NETWORK_MS <= TARGET_P99_MS
 
-        rate = most_rate(keeps)
+        full = cores * 1000 / (demand.python_ms + demand.kernel_ms + demand.record_ms)
+        rate = most_rate(keeps, low=0.1 * full)
         replicas = math.ceil(TARGET_RPS / (rate * SHARE_THAT_STAYS)) if rate else None
         memory = cores * seen.worker_mib / 1024
         price = None if replicas is None else replicas * (cores * prices.core + memory * prices.gib)

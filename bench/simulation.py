@@ -1,7 +1,7 @@
 """A discrete-event simulation of recommenders on one machine: where requests wait, and for what.
 
 A request is let in or shed, takes a turn in its worker's funnel, and needs in turn the worker's interpreter (one piece
-of Python at a time), its kernels (FAISS and ONNX, which let the interpreter go) and an answer of the store. All that
+of Python at a time), its kernels (ONNX in other threads, beside the interpreter) and an answer of the store. All that
 computes needs a core too. After the answer its record is made, by the same interpreter. Queues are first come, first
 served. Knows no measurement: `bench/capacity_model.py` brings the numbers.
 """

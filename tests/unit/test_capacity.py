@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from bench.capacity import QUICK, result
 from bench.capacity_model import Measured, Prices, at_scale, breaks_first, carried, demand_of, power_law
+from bench.capacity_report import picture, show
 from bench.simulation import Demand, Machine, most_rate, simulate
 
 LONE = Demand(python_ms=4.0, kernel_ms=0.0)
 
 
 def test_a_lone_worker_is_an_m_d_1_queue() -> None:
-    outcome = simulate(Machine(cores=1, workers=1, at_once=1, most=10**6), LONE, rate=150, requests=20_000)
+    outcome = simulate(Machine(cores=1, workers=1, at_once=1, most=10**6), LONE, rate=150, requests=10_000)
     load = 0.6
     expected = 4.0 + 4.0 * load / (2 * (1 - load))  # Pollaczek and Khinchine, constant service
     assert outcome.latency_ms.mean() == pytest.approx(expected, rel=0.1)
@@ -25,7 +31,7 @@ def test_a_lone_worker_is_an_m_d_1_queue() -> None:
 def test_exponential_service_is_an_m_m_1_queue() -> None:
     shape = np.random.default_rng(1).exponential(1, 50_000)
     demand = Demand(python_ms=4.0, kernel_ms=0.0, shape=shape / shape.mean())
-    outcome = simulate(Machine(cores=1, workers=1, at_once=1, most=10**6), demand, rate=125, requests=40_000)
+    outcome = simulate(Machine(cores=1, workers=1, at_once=1, most=10**6), demand, rate=125, requests=15_000)
     assert outcome.latency_ms.mean() == pytest.approx(4.0 / (1 - 0.5), rel=0.1)
 
 
@@ -44,13 +50,13 @@ def test_an_overload_is_shed_and_the_funnel_stays_full() -> None:
 def test_kernels_run_beside_python_and_workers_beside_one_another() -> None:
     both = Demand(python_ms=2.0, kernel_ms=6.0)
     kept = {
-        machine: most_rate(lambda r, m=machine: simulate(m, both, r, requests=1500).percentile(99) < 60)
+        machine: most_rate(lambda r, m=machine: simulate(m, both, r, requests=400).percentile(99) < 60)
         for machine in (Machine(1, 1), Machine(2, 1), Machine(2, 2))
     }
     assert kept[Machine(2, 1)] > 1.5 * kept[Machine(1, 1)]
     python_only = Demand(python_ms=8.0, kernel_ms=0.0)
     one, two = (
-        most_rate(lambda r, w=workers: simulate(Machine(2, w), python_only, r, requests=1500).percentile(99) < 60)
+        most_rate(lambda r, w=workers: simulate(Machine(2, w), python_only, r, requests=400).percentile(99) < 60)
         for workers in (1, 2)
     )
     assert two > 1.5 * one, "an interpreter uses one core"
@@ -85,7 +91,7 @@ def test_what_a_request_needs_adds_up_to_what_was_measured() -> None:
 
 
 def test_more_cores_need_fewer_machines_and_the_target_is_met_by_them() -> None:
-    rows = carried(seen(), Prices(), 16)
+    rows = carried(seen(), Prices(), 16, requests=300)
     assert [row["cores"] for row in rows] == [2, 4, 8, 16]
     for fewer, more in itertools.pairwise(rows):
         assert more["rps_of_one"] > fewer["rps_of_one"]
@@ -116,3 +122,23 @@ def test_a_hundred_million_shoppers_on_paper() -> None:
     assert paper["users_gib"]["online store"] == pytest.approx(93.1)
     assert (paper["store_shards"], paper["item_shards"], paper["fits_one_worker"]) == (4, 1, False)
     assert paper["build_cpu_hours"] == pytest.approx(1000 / 3600, abs=0.01)
+
+
+def test_a_result_holds_the_comparison_the_machines_and_the_paper(tmp_path: Path) -> None:
+    rows = {
+        workers: [
+            {"rate": rate, "requests": 100, "answered": 100, "errors": 0, "latency_ms": {"p50": 10.0, "p99": 20.0}}
+            for rate in (10.0, 40.0)
+        ]
+        for workers in (1, 2)
+    }  # fmt: skip
+    sizes = ({"online store": 1000.0}, {"index": 72.0})
+    builds = [{"items": n, "cpu_s": n / 1e4} for n in (1e4, 1e5, 1e6)]
+    found = result(seen(), {"ranker (ONNX)": 6.0}, rows, 2, sizes, builds, QUICK, Prices())
+    assert [(row["workers"], row["rate"]) for row in found["compared"]] == [(1, 10), (1, 40), (2, 10), (2, 40)]
+    assert 0.8 < found["median_off_by_factor"] < 1.3
+    assert found["machines"][0]["rps_of_one"] > 50
+    json.dumps(found)
+    show(found, Console(file=io.StringIO()))
+    picture(found, tmp_path / "capacity.png")
+    assert (tmp_path / "capacity.png").stat().st_size > 5000
