@@ -44,7 +44,7 @@ def measure(
     """The steps up to the first that misses the goal, the overload, and what else was seen."""
     seed = world.scale.seed
     with recommender(world.home, redis_url, workers=workers) as served:
-        served.step(10, 3, world.users, seed)  # connections, caches and the first of everything
+        served.step(10, min(seconds, 3), world.users, seed)  # connections, caches and the first of everything
         steps = [*_up_to_the_knee(served, world, rates, seconds, console)]
         best = max(step.goodput for step in steps)
         console.print(f"overload: {2 * best:.0f}/s ...")
@@ -151,14 +151,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = QUICK if options.quick else Scale(
         items=options.items, users=options.users, touched=max(1, options.items // 20)
     )  # fmt: skip
-    rates = [5.0, 10.0] if options.quick else [float(rate) for rate in options.rates.split(",")]
+    rates = [10.0, 20.0] if options.quick else [float(rate) for rate in options.rates.split(",")]
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="minimart-funnel-") as folder:
         home = options.home or Path(folder)
         world = build(home, scale, console.print)
         with redis(home) as (redis_url, _):
             fill(world, redis_url, console.print)
-            seconds = 2.0 if options.quick else options.seconds
+            seconds = 1.0 if options.quick else options.seconds
             workers = 1 if options.quick else options.workers
             steps, overload, seen = measure(world, redis_url, rates, seconds, workers, console)
             console.print("kernels alone ...")

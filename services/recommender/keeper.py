@@ -72,8 +72,6 @@ class Windows(Protocol):
     @property
     def items(self) -> tuple[str, ...]: ...
 
-    def row_of(self, item_id: str) -> int: ...
-
     def columns(self, now_ms: int) -> Mapping[str, NDArray[Any]]: ...
 
     def age_s(self) -> float: ...
@@ -268,11 +266,13 @@ class Keeper:
     def _activity(self, table: Table, now_ms: int) -> dict[str, NDArray[np.float64]]:
         if not self._windows.ready:
             return {}
-        columns = self._windows.columns(now_ms)
-        held = len(self._windows.items)
+        columns, items = self._windows.columns(now_ms), self._windows.items
         known = self._aligned.get(id(table))
-        if known is None or known[0] is not table or known[1] != held:
-            known = self._aligned[id(table)] = (table, held, activity_rows(table.ids, self._windows.row_of))
+        if known is None or known[0] is not table:
+            known = self._aligned[id(table)] = (table, len(items), activity_rows(table, items, None, 0))
+        elif known[1] < len(items):
+            rows = activity_rows(table, items, known[2], known[1])
+            known = self._aligned[id(table)] = (table, len(items), rows)
         rows = known[2]
         size = min((len(column) for column in columns.values()), default=0)
         return align({name: column[:size] for name, column in columns.items()}, np.where(rows < size, rows, -1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -73,6 +74,8 @@ def build(settings: Settings, shared: Path | None = None) -> FastAPI:
         windows.start()
         await asyncio.to_thread(keeper.tick)
         await recommender.warm_up(times=3)
+        gc.collect()
+        gc.freeze()  # catalogue and models live on: walking their millions of objects again would stop every answer
         keeper.start()
         shadow.start()
         warm = asyncio.create_task(_keep_warm(recommender))

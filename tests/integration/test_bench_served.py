@@ -24,7 +24,7 @@ def test_the_quick_form_measures_everything_and_fails_nobody(tmp_path: Path) -> 
     assert found["recall_at_1000"] > 0.95
     assert found["memory_mib"] > 50
     with np.load(tmp_path / "funnel.samples.npz") as kept:
-        assert (kept["rate_10_status"] == 200).all()
+        assert (kept["rate_20_status"] == 200).all()
 
 
 def test_every_kind_of_index_is_measured_and_the_best_one_named() -> None:
