@@ -131,6 +131,7 @@ class Settings(BaseSettings):
     budget_rank_ms: float = Field(80, gt=0, le=10_000)
     budget_rerank_ms: float = Field(40, gt=0, le=10_000)
     recommender_in_flight: int = Field(16, ge=1, le=10_000, description="requests answered at once; more are shed with 429")
+    recommender_at_once: int = Field(4, ge=1, le=1000, description="requests in a process's funnel at once; the others wait for their turn")
     recommender_queue_ms: float = Field(20, gt=0, le=10_000, description="wait before the funnel from which on a standing queue is shed, in ms")
     recommender_models: Literal["triton", "in_process"] = Field("triton", description="where models run first; in process suits a few cores without Triton")
     recommender_cache_ms: float = Field(2000, ge=0, le=60_000, description="how long a stranger's answer is kept for the next stranger, in ms; 0: not")

@@ -44,7 +44,7 @@ from bench.clusters import clustered
 from bench.floors import floors
 from bench.funnel_world import Scale, World, build, fill
 from bench.load import requests
-from bench.served import IN_FLIGHT, ROUTE, Served, Step, recommender, redis
+from bench.served import AT_ONCE, IN_FLIGHT, ROUTE, Served, Step, recommender, redis
 from models.ann_index import AnnConfig, AnnIndex
 
 IDLE_RATE: Final = 4.0
@@ -188,8 +188,8 @@ def result(
 ) -> dict[str, Any]:  # fmt: skip
     """What was measured, what the simulation says of the same, and what it says of the rest."""
     needs = {k: round(v, 3) for k, v in asdict(seen).items() if k != "latency_ms"}
-    machines = carried(seen, prices, IN_FLIGHT)
-    both = compared(seen, rows, cores, IN_FLIGHT)
+    machines = carried(seen, prices, (AT_ONCE, IN_FLIGHT))
+    both = compared(seen, rows, cores, (AT_ONCE, IN_FLIGHT))
     apart = [abs(np.log(r["predicted"]["p50"] / r["measured"]["p50"])) for r in both if r["measured"]["p50"]]
     return {
         "command": "python -m bench.capacity", "scale": asdict(scale), "kernels_ms": dict(kernels),

@@ -69,13 +69,13 @@ def demand_of(seen: Measured, *, driver: bool) -> Demand:
 
 
 def compared(
-    seen: Measured, rows: Mapping[int, Sequence[Mapping[str, Any]]], cores: int, most: int
+    seen: Measured, rows: Mapping[int, Sequence[Mapping[str, Any]]], cores: int, door: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """For each measured step, by workers, what the simulation says of it."""
+    """For each measured step, by workers, what the simulation says of it. `door`: at once, and at most."""
     demand, found = demand_of(seen, driver=True), []
     for workers, steps in rows.items():
         for step in steps:
-            outcome = simulate(Machine(cores, workers, most=most), demand, float(step["rate"]), requests=3000)
+            outcome = simulate(Machine(cores, workers, *door), demand, float(step["rate"]), requests=3000)
             predicted = {f"p{p}": round(outcome.percentile(p), 1) for p in (50, 99)}
             share = len(outcome.latency_ms) / (len(outcome.latency_ms) + outcome.shed)
             found.append({
@@ -87,11 +87,11 @@ def compared(
     return found
 
 
-def carried(seen: Measured, prices: Prices, most: int, *, requests: int = 1000) -> list[dict[str, Any]]:
+def carried(seen: Measured, prices: Prices, door: tuple[int, int], *, requests: int = 1000) -> list[dict[str, Any]]:
     """Per shape of machine: the rate at which one keeps the promise, and what the target needs of them."""
     demand, found = demand_of(seen, driver=False), []
     for cores in SHAPES:
-        machine = Machine(cores, cores, most=most)
+        machine = Machine(cores, cores, *door)
 
         def keeps(rate: float, machine: Machine = machine) -> bool:
             outcome = simulate(machine, demand, rate, requests=requests * min(machine.workers, 4))

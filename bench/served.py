@@ -28,6 +28,9 @@ ROUTE: Final = "/v1/recommendations"
 READY_S: Final = 600.0
 SETTLE_S: Final = 1.0
 REDIS_MIB: Final = 6144
+IN_FLIGHT: Final = 16
+AT_ONCE: Final = 2
+"""With models in process more would only share the cores, and hold up those who are refused."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,6 @@ class Served:
         return [self._process, *self._process.children(recursive=True)]
 
 
-IN_FLIGHT: Final = 16
-
-
 @contextmanager
 def redis(folder: Path) -> Iterator[tuple[str, int]]:
     """A Redis of its own: address and process id."""
@@ -128,7 +128,7 @@ def recommender(
         "home": str(home), "recommender_port": str(port), "port_offset": "0", "redis_url": redis_url,
         "kafka_bootstrap": f"{HOST}:{nobody}", "triton_grpc": f"{HOST}:{nobody}", "recommender_models": "in_process",
         "recommender_workers": str(workers), "recommender_in_flight": str(IN_FLIGHT), "threads": "2",
-        "log_level": "warning",
+        "recommender_at_once": str(AT_ONCE), "log_level": "warning",
     } | dict(settings or {})  # fmt: skip
     environment = {f"MINIMART_{name.upper()}": value for name, value in values.items()}
     launch = Launch((python_of("platform"), "-m", "services.recommender"), environment)

@@ -96,10 +96,14 @@ def build(settings: Settings, shared: Path | None = None) -> FastAPI:
         metrics=generate_latest if shared is None else partial(merged_metrics, shared),
     )  # fmt: skip
     explainer = Explainer(settings.published)
-    admission = Admission(AdmissionConfig(most=settings.recommender_in_flight, target_ms=settings.recommender_queue_ms))
+    door = AdmissionConfig(
+        at_once=settings.recommender_at_once, most=settings.recommender_in_flight,
+        target_ms=settings.recommender_queue_ms,
+    )  # fmt: skip
     answers = Answers(
-        recommender, admission, now_ms, keep_ms=settings.recommender_cache_ms, coalesce=settings.recommender_coalesce
-    )
+        recommender, Admission(door), now_ms, keep_ms=settings.recommender_cache_ms,
+        coalesce=settings.recommender_coalesce,
+    )  # fmt: skip
     add_routes(
         app, answers, log,
         explain=lambda record: explainer.explain(record, catalogue.title), shadow=shadow, lineups=keeper.describe,

@@ -91,7 +91,7 @@ def test_what_a_request_needs_adds_up_to_what_was_measured() -> None:
 
 
 def test_more_cores_need_fewer_machines_and_the_target_is_met_by_them() -> None:
-    rows = carried(seen(), Prices(), 16, requests=300)
+    rows = carried(seen(), Prices(), (2, 16), requests=300)
     assert [row["cores"] for row in rows] == [2, 4, 8, 16]
     for fewer, more in itertools.pairwise(rows):
         assert more["rps_of_one"] > fewer["rps_of_one"]
