@@ -15,9 +15,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,24 +26,14 @@ import psutil
 import redis as redis_client
 from rich.console import Console
 
-from adapters.provenance import commit, hardware
-from bench.capacity_model import (
-    SHARE_THAT_STAYS,
-    TARGET_P99_MS,
-    TARGET_RPS,
-    Measured,
-    Prices,
-    at_scale,
-    breaks_first,
-    carried,
-    compared,
-)
-from bench.capacity_report import picture, show
+from adapters.provenance import hardware
+from bench.capacity_model import Measured, Prices
+from bench.capacity_report import picture, result, show
 from bench.clusters import clustered
 from bench.floors import floors
 from bench.funnel_world import Scale, World, build, fill
 from bench.load import requests
-from bench.served import AT_ONCE, IN_FLIGHT, ROUTE, Served, Step, recommender, redis
+from bench.served import ROUTE, Served, Step, recommender, redis
 from models.ann_index import AnnConfig, AnnIndex
 
 IDLE_RATE: Final = 4.0
@@ -178,29 +167,7 @@ def measure(options: Any, console: Console) -> dict[str, Any]:
     rows = {workers: [step.figures(scale.seed) for step in some] for workers, some in steps.items()}
     index_builds = builds((2_000, 4_000, 8_000) if options.quick else BUILD_SIZES, console)
     prices = Prices(options.core, options.gib)
-    return result(seen, kernels, rows, cores, (per_user, per_item), index_builds, scale, prices)
-
-
-def result(
-    seen: Measured, kernels: Mapping[str, float], rows: dict[int, list[dict[str, Any]]], cores: int,
-    sizes: tuple[dict[str, float], dict[str, float]], index_builds: list[dict[str, float]], scale: Scale,
-    prices: Prices,
-) -> dict[str, Any]:  # fmt: skip
-    """What was measured, what the simulation says of the same, and what it says of the rest."""
-    needs = {k: round(v, 3) for k, v in asdict(seen).items() if k != "latency_ms"}
-    machines = carried(seen, prices, (AT_ONCE, IN_FLIGHT))
-    both = compared(seen, rows, cores, (AT_ONCE, IN_FLIGHT))
-    apart = [abs(np.log(r["predicted"]["p50"] / r["measured"]["p50"])) for r in both if r["measured"]["p50"]]
-    return {
-        "command": "python -m bench.capacity", "scale": asdict(scale), "kernels_ms": dict(kernels),
-        "request": needs | {"latency_p50_ms": round(float(np.median(seen.latency_ms)), 2)},
-        "idle_latency_ms": np.round(seen.latency_ms, 2).tolist(), "measured": rows, "compared": both,
-        "median_off_by_factor": round(float(np.exp(np.median(apart))), 2) if apart else None,
-        "target": {"rps": TARGET_RPS, "p99_ms": TARGET_P99_MS, "share_that_stays": SHARE_THAT_STAYS},
-        "prices": asdict(prices), "machines": machines, "breaks_first": breaks_first(seen, machines[0]["rps_of_one"]),
-        "on_paper": at_scale(*sizes, index_builds), "seed": scale.seed,
-        "hardware": hardware(), "commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+    return result(seen, kernels, rows, cores, (per_user, per_item), index_builds, scale.seed, asdict(scale), prices)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,15 +1,52 @@
-"""The result of `bench/capacity.py` as tables and as a picture."""
+"""The result of `bench/capacity.py`: what was measured with what follows from it, as JSON, as tables and as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.capacity_model import TARGET_P99_MS, TARGET_RPS
+from adapters.provenance import commit, hardware
+from bench.capacity_model import (
+    SHARE_THAT_STAYS,
+    TARGET_P99_MS,
+    TARGET_RPS,
+    Measured,
+    Prices,
+    at_scale,
+    breaks_first,
+    carried,
+    compared,
+)
+from bench.served import AT_ONCE, IN_FLIGHT
+
+
+def result(
+    seen: Measured, kernels: Mapping[str, float], rows: dict[int, list[dict[str, Any]]], cores: int,
+    sizes: tuple[dict[str, float], dict[str, float]], index_builds: list[dict[str, float]], seed: int,
+    scale: Mapping[str, Any], prices: Prices,
+) -> dict[str, Any]:  # fmt: skip
+    """What was measured, what the simulation says of the same, and what it says of the rest."""
+    needs = {k: round(v, 3) for k, v in asdict(seen).items() if k != "latency_ms"}
+    machines = carried(seen, prices, (AT_ONCE, IN_FLIGHT))
+    both = compared(seen, rows, cores, (AT_ONCE, IN_FLIGHT))
+    apart = [abs(np.log(r["predicted"]["p50"] / r["measured"]["p50"])) for r in both if r["measured"]["p50"]]
+    return {
+        "command": "python -m bench.capacity", "scale": dict(scale), "kernels_ms": dict(kernels),
+        "request": needs | {"latency_p50_ms": round(float(np.median(seen.latency_ms)), 2)},
+        "idle_latency_ms": np.round(seen.latency_ms, 2).tolist(), "measured": rows, "compared": both,
+        "median_off_by_factor": round(float(np.exp(np.median(apart))), 2) if apart else None,
+        "target": {"rps": TARGET_RPS, "p99_ms": TARGET_P99_MS, "share_that_stays": SHARE_THAT_STAYS},
+        "prices": asdict(prices), "machines": machines, "breaks_first": breaks_first(seen, machines[0]["rps_of_one"]),
+        "on_paper": at_scale(*sizes, index_builds), "seed": seed,
+        "hardware": hardware(), "commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
 
 
 def show(found: dict[str, Any], console: Console) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.capacity import QUICK, result
 from bench.capacity_model import Measured, Prices, at_scale, breaks_first, carried, demand_of, power_law
-from bench.capacity_report import picture, show
+from bench.capacity_report import picture, result, show
 from bench.simulation import Demand, Machine, most_rate, simulate
 
 LONE = Demand(python_ms=4.0, kernel_ms=0.0)
@@ -134,7 +133,7 @@ def test_a_result_holds_the_comparison_the_machines_and_the_paper(tmp_path: Path
     }  # fmt: skip
     sizes = ({"online store": 1000.0}, {"index": 72.0})
     builds = [{"items": n, "cpu_s": n / 1e4} for n in (1e4, 1e5, 1e6)]
-    found = result(seen(), {"ranker (ONNX)": 6.0}, rows, 2, sizes, builds, QUICK, Prices())
+    found = result(seen(), {"ranker (ONNX)": 6.0}, rows, 2, sizes, builds, 7, {"items": 10}, Prices())
     assert [(row["workers"], row["rate"]) for row in found["compared"]] == [(1, 10), (1, 40), (2, 10), (2, 40)]
     assert 0.8 < found["median_off_by_factor"] < 1.3
     assert found["machines"][0]["rps_of_one"] > 50
