@@ -1,4 +1,4 @@
-"""The result of `bench/capacity.py`: what was measured with what follows from it, as JSON, as tables and as a picture."""
+"""The result of `bench/capacity.py`: what was measured and what follows, as JSON, as tables and as a picture."""
 
 from __future__ import annotations
 
