@@ -25,6 +25,7 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from adapters.errors import Misconfigured
 from adapters.web import DRAIN_SECONDS, listen, serve_on
@@ -32,6 +33,7 @@ from adapters.web import DRAIN_SECONDS, listen, serve_on
 Factory = Callable[[Path], FastAPI]
 MISCONFIGURED: Final = 2
 RESTART_AFTER_S: Final = 1.0
+OLDEST: Final = "process_start_time_seconds"
 _spawn = multiprocessing.get_context("spawn")
 _log = structlog.get_logger()
 
@@ -59,14 +61,14 @@ def merged_metrics(shared: Path) -> bytes:
     """The metrics of all workers in Prometheus' text form."""
     for pid in _pids(shared):
         if not _runs(pid):
-            mark_process_dead(pid, str(shared))
+            mark_process_dead(pid, str(shared))  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(shared))
+    MultiProcessCollector(registry, str(shared))  # type: ignore[no-untyped-call]
     registry.register(_Processes(_pids(shared)))
     return generate_latest(registry)
 
 
-class _Processes:
+class _Processes(Collector):
     """`process_*` of several processes: sums, and the oldest's start."""
 
     def __init__(self, pids: Iterable[int]) -> None:
@@ -78,9 +80,10 @@ class _Processes:
             for metric in ProcessCollector(pid=lambda one=pid: one, registry=None).collect():
                 first = merged.setdefault(metric.name, metric)
                 if first is not metric:
-                    pick = min if metric.name == "process_start_time_seconds" else lambda pair: sum(pair)
-                    pairs = zip(first.samples, metric.samples, strict=True)
-                    first.samples = [a._replace(value=pick((a.value, b.value))) for a, b in pairs]
+                    first.samples = [
+                        a._replace(value=min(a.value, b.value) if metric.name == OLDEST else a.value + b.value)
+                        for a, b in zip(first.samples, metric.samples, strict=True)
+                    ]
         yield from merged.values()
 
 
