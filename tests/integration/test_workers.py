@@ -1,110 +1,131 @@
-"""Several recommenders behind one port: one set of metrics, no lost decisions, nobody in flight fails at the end."""
+"""Several workers behind one port: one set of metrics, no lost decisions, nobody in flight fails at the end."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import numpy as np
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.client import drive
 from pipelines.stack.launch import Launch, free_ports, running
 from tests.integration.test_recommender_faults import HOST, seed
 
-BODY = b'{"user_id": "u3", "k": 20}'
+PATIENCE_S = 300.0
 
 
-class Served:
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.process, self.port = process, port
-        self.url = f"http://{HOST}:{port}"
-
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of a sample over what `labels` do not name."""
-        found = [
-            sample.value
-            for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        ]
-        assert found, name
-        return sum(found)
-
-    def workers(self) -> list[int]:
-        """Their process ids; the parent's other child keeps track of what they share."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=30).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def metric(url: str, name: str, **labels: str) -> float:
+    """The sum of a sample over what `labels` do not name."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30).text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def workers(url: str, n: int = 40) -> set[int]:
+    """The processes that answered some requests, each on a connection of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        return set(pool.map(lambda _: httpx.get(f"{url}/pid", timeout=30).json()["pid"], range(n)))
+
+
+def until(happens: Callable[[], bool]) -> None:
+    over = time.monotonic() + PATIENCE_S
+    while not happens():
+        assert time.monotonic() < over
+        time.sleep(0.1)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+
+
+def test_workers_count_together_are_replaced_and_drain(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    url = f"http://{HOST}:{port}"
+    launch = Launch((sys.executable, "-m", "tests.integration.toy_workers", str(port)))
+    with running(launch, log=tmp_path / "log", ready=lambda: answers(url), timeout_s=PATIENCE_S) as process:
+        until(lambda: len(workers(url)) == 2)
+        before = metric(url, "minimart_http_requests_total", route="/pid")
+        first = workers(url, 50)
+        assert metric(url, "minimart_http_requests_total", route="/pid") == before + 50
+        assert metric(url, "minimart_http_request_seconds_count", route="/pid") == before + 50
+        assert metric(url, "minimart_http_in_flight") == 1, "this very look at the metrics"
+        assert metric(url, "process_resident_memory_bytes") > 2 * 20e6
+
+        os.kill(min(first), signal.SIGKILL)
+        until(lambda: len(workers(url) - {min(first)}) == 2)
+        assert metric(url, "minimart_http_requests_total", route="/pid") >= before + 50, "the dead one's are kept"
+        assert metric(url, "minimart_http_in_flight") == 1
+
+        with ThreadPoolExecutor(24) as pool:
+            asked = [pool.submit(httpx.get, f"{url}/slow", timeout=60) for _ in range(24)]
+            until(lambda: metric(url, "minimart_http_in_flight") >= 24)
+            last = workers(url)
+            process.send_signal(signal.SIGTERM)
+            assert [one.result().status_code for one in asked] == [200] * 24, "what is in flight is answered"
+        assert process.wait(60) == 0
+        until(lambda: all(gone(pid) for pid in last))
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    url = f"http://{HOST}:{port}"
+    launch = Launch((sys.executable, "-m", "tests.integration.toy_workers", str(port)))
+    with running(launch, log=tmp_path / "log", ready=lambda: answers(url), timeout_s=PATIENCE_S) as process:
+        left = workers(url)
+        process.kill()
+        until(lambda: all(gone(pid) for pid in left))
+        until(lambda: not answers(url))
+
+
+def test_two_recommenders_find_one_anothers_decisions(tmp_path: Path) -> None:
     seed(tmp_path)
     port, nobody = free_ports(2)
+    url = f"http://{HOST}:{port}"
     environment = {
         "MINIMART_HOME": str(tmp_path), "MINIMART_RECOMMENDER_PORT": str(port), "MINIMART_RECOMMENDER_WORKERS": "2",
-        "MINIMART_KAFKA_BOOTSTRAP": f"{HOST}:{nobody}", "MINIMART_TRITON_GRPC": f"{HOST}:{nobody}",
-        "MINIMART_REDIS_URL": f"redis://{HOST}:{nobody}/0", "MINIMART_RECOMMENDER_IN_FLIGHT": "64",
-        "MINIMART_RECOMMENDER_QUEUE_MS": "5000",
+        "MINIMART_KAFKA_BOOTSTRAP": f"{HOST}:{nobody}", "MINIMART_REDIS_URL": f"redis://{HOST}:{nobody}/0",
+        "MINIMART_RECOMMENDER_MODELS": "in_process", "MINIMART_PORT_OFFSET": "0",
     }  # fmt: skip
     launch = Launch((sys.executable, "-m", "services.recommender"), environment)
-
-    def ready() -> bool:
-        try:
-            return httpx.get(f"http://{HOST}:{port}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    with running(launch, log=tmp_path / "recommender.log", ready=ready, timeout_s=600) as process:
-        yield Served(process, port)
-
-
-async def ask(port: int, n: int, rate: float) -> list[int]:
-    times = np.arange(n) / rate
-    return [r.status for r in await drive(HOST, port, "/v1/recommendations", times, [BODY] * n, timeout_s=30)]
+    with running(launch, log=tmp_path / "log", ready=lambda: answers(url), timeout_s=PATIENCE_S) as process:
+        until(lambda: metric(url, "minimart_admission_limit") == 32)
+        answer = httpx.post(f"{url}/v1/recommendations", json={"user_id": "u3"}, timeout=30).json()
+        assert "triton_down" not in answer["degraded"]
+        for _ in range(12):  # each on a connection of its own: either worker is asked
+            found = httpx.get(f"{url}/v1/decisions/{answer['request_id']}", timeout=30)
+            assert found.json()["items"] == answer["items"]
+        assert metric(url, "minimart_arm_answers_total") == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
 
 
-def test_workers_count_together_share_decisions_and_drain(served: Served) -> None:
-    until = time.monotonic() + 120
-    while len(served.workers()) < 2 or served.metric("minimart_admission_limit") < 128:
-        assert time.monotonic() < until, "the second worker is not there"
-        time.sleep(0.1)
-    first = served.workers()
-
-    assert asyncio.run(ask(served.port, 60, 100)) == [200] * 60
-    route = {"route": "/v1/recommendations", "status": "200"}
-    assert served.metric("minimart_http_requests_total", **route) == 60
-    assert served.metric("minimart_http_request_seconds_count", route="/v1/recommendations") == 60
-    assert served.metric("minimart_http_in_flight") == 1, "this very look at the metrics"
-    assert served.metric("process_resident_memory_bytes") > 2 * 50e6
-
-    answer = httpx.post(f"{served.url}/v1/recommendations", content=BODY, headers={"content-type": "application/json"})
-    request_id = answer.json()["request_id"]
-    for _ in range(12):  # each on a connection of its own: either worker finds what one of them answered
-        found = httpx.get(f"{served.url}/v1/decisions/{request_id}")
-        assert found.json()["items"] == answer.json()["items"]
-
-    os.kill(first[0], signal.SIGKILL)
-    until = time.monotonic() + 120
-    while len(served.workers()) < 2 or served.workers() == first:
-        assert time.monotonic() < until, "the dead worker is not replaced"
-        time.sleep(0.1)
-    assert served.metric("minimart_http_requests_total", **route) == 61, "what the dead one counted is not forgotten"
-
-    async def stop_under_load() -> list[int]:
-        load = asyncio.create_task(ask(served.port, 40, 400))
-        await asyncio.sleep(0.12)
-        served.process.send_signal(signal.SIGTERM)
-        return await load
-
-    statuses = asyncio.run(stop_under_load())
-    assert statuses == [200] * 40, "what was sent before the end is answered"
-    assert served.process.wait(30) == 0
+def test_a_taken_port_is_said_in_one_line() -> None:
+    (port,) = free_ports(1)
+    with socket.socket() as held:
+        held.bind((HOST, port))
+        held.listen()
+        command = [sys.executable, "-m", "tests.integration.toy_workers", str(port)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"cannot listen on {HOST}:{port}" in ended.stderr
