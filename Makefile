@@ -44,6 +44,7 @@ DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if 
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence flink dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench capacity check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -114,6 +115,9 @@ bench: $(TRAINING) ## measure again what the README says, on the running platfor
 	@cp "$${MINIMART_HOME:-.minimart}/bench/demo.json" bench/results/demo.json
 	@$(PLATFORM) -m bench.load --rate $(RATE) --seconds $(SECONDS) --save bench/results/load.json
 	@$(TRAINING) -m pipelines.evaluate --out bench/results/funnel.json
+
+capacity: $(TRAINING) ## what 100,000 requests a second would need: measured on this machine, simulated beyond it; about 5 minutes
+	@$(TRAINING) -m bench.capacity --save bench/results/capacity.json
 
 kill: $(PLATFORM) ## kill -9 one part to see what happens: S=redis; make start S=redis brings it back
 	@$(STACK_CLI) kill "$(S)"

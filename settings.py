@@ -131,6 +131,12 @@ class Settings(BaseSettings):
     budget_rank_ms: float = Field(80, gt=0, le=10_000)
     budget_rerank_ms: float = Field(40, gt=0, le=10_000)
     recommender_in_flight: int = Field(16, ge=1, le=10_000, description="requests answered at once; more are shed with 429")
+    recommender_at_once: int = Field(4, ge=1, le=1000, description="requests in a process's funnel at once; the others wait for their turn")
+    recommender_queue_ms: float = Field(20, gt=0, le=10_000, description="wait before the funnel from which on a standing queue is shed, in ms")
+    recommender_models: Literal["triton", "in_process"] = Field("triton", description="where models run first; in process suits a few cores without Triton")
+    recommender_cache_ms: float = Field(2000, ge=0, le=60_000, description="how long a stranger's answer is kept for the next stranger, in ms; 0: not")
+    recommender_coalesce: bool = Field(True, description="identical requests at the same time wait for one decision")
+    recommender_workers: int = Field(1, ge=1, le=64, description="processes that answer behind the one port")
 
     # Rollout: how a challenger comes into use, and when the controller lets one be trained
     rollout_step_s: float = Field(60, gt=0, le=86_400, description="seconds that a canary step lasts at least")

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -24,12 +25,14 @@ from prometheus_client import Counter, Gauge
 
 from adapters.errors import MinimartError, Overloaded
 from adapters.event_lake import find_decision
-from feature_repo.events import DECISIONS
+from feature_repo.events import DECISIONS, is_id
 
 Record = Mapping[str, Any]
 
 DECISIONS_LOGGED: Final = Counter("minimart_decisions_total", "Decisions by what became of their record", ["outcome"])
-DECISIONS_WAITING: Final = Gauge("minimart_decisions_waiting", "Decisions not yet acknowledged by Kafka")
+DECISIONS_WAITING: Final = Gauge(
+    "minimart_decisions_waiting", "Decisions not yet acknowledged by Kafka", multiprocess_mode="livesum"
+)
 STALLED_S: Final = 2.0  # Kafka counts as down when it has acknowledged nothing for so long while records wait
 _log = structlog.get_logger()
 
@@ -49,10 +52,19 @@ class Sink(Protocol):
 
 
 class DecisionLog:
-    """Builds, packs and publishes records in a thread of its own; keeps the last `keep` to be looked up by id."""
+    """Builds, packs and publishes records in a thread of its own; keeps the last `keep` to be looked up by id.
 
-    def __init__(self, sink: Sink, lake: Path, *, waiting: int = 256, keep: int = 1000) -> None:
+    They are kept in memory, or where several workers answer as files of the folder that they `shared`, so that each
+    finds what another one answered.
+    """
+
+    def __init__(
+        self, sink: Sink, lake: Path, *, waiting: int = 256, keep: int = 1000, shared: Path | None = None
+    ) -> None:
         self._sink, self._lake, self._keep = sink, lake, keep
+        self._shared = None if shared is None else shared / "decisions"
+        if self._shared is not None:
+            self._shared.mkdir(exist_ok=True)
         self._queue: queue.Queue[Callable[[], Record] | None] = queue.Queue(maxsize=waiting)
         self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -86,7 +98,23 @@ class DecisionLog:
     def _held(self, request_id: str) -> bytes | None:
         with self._lock:
             packed = self._recent.get(request_id)
-        return None if packed is None else zlib.decompress(packed)
+        if not packed and self._shared is not None and is_id(request_id):
+            with suppress(FileNotFoundError):
+                packed = (self._shared / request_id).read_bytes()
+        return zlib.decompress(packed) if packed else None
+
+    def _hold(self, request_id: str, packed: bytes) -> None:
+        """Keep a packed record, and let go of the oldest of ours beyond `keep`. Another one's file appears whole."""
+        if self._shared is not None:
+            part = self._shared / f".{request_id}"
+            part.write_bytes(packed)
+            part.replace(self._shared / request_id)
+            packed = b""
+        with self._lock:
+            self._recent[request_id] = packed
+            gone = [self._recent.popitem(last=False)[0] for _ in range(len(self._recent) - self._keep)]
+        for old in gone if self._shared is not None else ():
+            (self._shared / old).unlink(missing_ok=True)
 
     def settle(self, timeout_s: float) -> None:
         """Wait until what was written so far has been handed to Kafka's client."""
@@ -113,10 +141,7 @@ class DecisionLog:
 
     def _publish(self, record: Record) -> str:
         value = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
-        with self._lock:
-            self._recent[record["request_id"]] = zlib.compress(value, 1)
-            while len(self._recent) > self._keep:
-                self._recent.popitem(last=False)
+        self._hold(record["request_id"], zlib.compress(value, 1))
         try:
             self._sink.publish(DECISIONS, record["request_id"], value)
         except Overloaded:

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -110,13 +110,15 @@ def _template(scope: Scope, matched: BaseRoute | None) -> str:
 
 
 class Guard:
-    """The outermost layer of an app. `accepts`: content types that a body may have; `routes`: the app's."""
+    """The outermost layer of an app. `accepts`: content types that a body may have; `routes`: the app's; while
+    `leaving()` every answer closes its connection."""
 
     def __init__(
-        self, app: ASGIApp, *, service: str, routes: Sequence[BaseRoute], body_limit: int, accepts: Collection[str]
-    ) -> None:
+        self, app: ASGIApp, *, service: str, routes: Sequence[BaseRoute], body_limit: int, accepts: Collection[str],
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self.app, self.service, self.routes = app, service, routes
-        self.body_limit, self.accepts = body_limit, accepts
+        self.body_limit, self.accepts, self.leaving = body_limit, accepts, leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -127,7 +129,7 @@ class Guard:
         request_id = offered if is_id(offered) else uuid7()
         scope.setdefault("state", {})["request_id"] = request_id
         matched = _match(self.routes, scope)
-        sender = _Sender(send, request_id)
+        sender = _Sender(send, request_id, self.leaving)
         started = time.perf_counter()
         telemetry.HTTP_IN_FLIGHT.labels(self.service).inc()
         try:
@@ -200,14 +202,15 @@ class Guard:
 class _Sender:
     """Passes messages on, adds the request id and security headers, and remembers the status (0: nothing sent)."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self.send, self.status = send, 0
+    def __init__(self, send: Send, request_id: str, leaving: Callable[[], bool]) -> None:
+        self.send, self.status, self.leaving = send, 0, leaving
         self.headers = [(b"x-request-id", request_id.encode("latin-1")), *SECURITY]
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             present = {k.lower() for k, _ in message.get("headers", [])}
-            extra = [(k, v) for k, v in self.headers if k not in present]
+            headers = [*self.headers, (b"connection", b"close")] if self.leaving() else self.headers
+            extra = [(k, v) for k, v in headers if k not in present]
             message = {**message, "headers": [*message.get("headers", []), *extra]}
         await self.send(message)

@@ -41,13 +41,17 @@ HTTP_SECONDS: Final = Histogram(
     ["service", "route", "method"],
     buckets=SECONDS_BUCKETS,
 )
-HTTP_IN_FLIGHT: Final = Gauge("minimart_http_in_flight", "HTTP requests being answered now", ["service"])
+HTTP_IN_FLIGHT: Final = Gauge(
+    "minimart_http_in_flight", "HTTP requests being answered now", ["service"], multiprocess_mode="livesum"
+)
 
 STAGE_SECONDS: Final = Histogram(
     "minimart_stage_seconds", "Seconds that one stage of the funnel took", ["stage"], buckets=SECONDS_BUCKETS
 )
 DEGRADED: Final = Counter("minimart_degraded_total", "Answers given without one of their parts", ["reason"])
-MODEL_VERSION: Final = Gauge("minimart_model_version_info", "1 for the version in use", ["model", "version"])
+MODEL_VERSION: Final = Gauge(
+    "minimart_model_version_info", "1 for the version in use", ["model", "version"], multiprocess_mode="livemax"
+)
 EVENTS: Final = Counter(
     "minimart_events_total", "Events by topic and what became of them", ["service", "topic", "outcome"]
 )

@@ -29,12 +29,13 @@ from adapters import api_page, problems
 from adapters.errors import MinimartError, Misconfigured
 from adapters.http_guard import Guard, uuid7
 
-__all__ = ["JSON_ONLY", "create_app", "draining", "request_id", "serve", "side_server", "uuid7"]
+__all__ = ["JSON_ONLY", "create_app", "draining", "listen", "request_id", "serve", "serve_on", "side_server", "uuid7"]
 
 Ready = Callable[[], Mapping[str, str]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
 JSON_ONLY: Final = ("application/json",)
 DRAIN_SECONDS: Final = 10
+LEAVING_SECONDS: Final = 0.3
 
 
 def create_app(
@@ -46,11 +47,12 @@ def create_app(
     body_limit: int = 1 << 20,
     accepts: Collection[str] = JSON_ONLY,
     notes: Ready | None = None,
+    metrics: Callable[[], bytes] = generate_latest,
 ) -> FastAPI:
     """An app with our edge. `ready()` returns part -> reason for each part that is not ready (empty: ready).
 
     `notes()` is what /readyz shows beside that without being unready, e.g. an artifact that was refused. `body_limit`
-    is in bytes, `accepts` names the content types that a request body may have.
+    is in bytes, `accepts` names the content types that a request body may have; `metrics()` is what /metrics shows.
     """
     app = FastAPI(
         title=title,
@@ -64,12 +66,15 @@ def create_app(
     app.add_exception_handler(MinimartError, problems.from_minimart)
     app.add_exception_handler(HTTPException, problems.from_http)
     app.add_exception_handler(RequestValidationError, problems.from_validation)
-    app.add_middleware(Guard, service=name, routes=app.router.routes, body_limit=body_limit, accepts=accepts)
-    _add_probes(app, name, ready, notes or dict)
+    app.add_middleware(
+        Guard, service=name, routes=app.router.routes, body_limit=body_limit, accepts=accepts,
+        leaving=app.state.draining.is_set,
+    )  # fmt: skip
+    _add_probes(app, name, ready, notes or dict, metrics)
     return app
 
 
-def _add_probes(app: FastAPI, name: str, ready: Ready, notes: Ready) -> None:
+def _add_probes(app: FastAPI, name: str, ready: Ready, notes: Ready, exposition: Callable[[], bytes]) -> None:
     @app.get("/livez", tags=["operations"], summary="Whether the process runs")
     async def livez() -> dict[str, str]:
         return {"service": name, "status": "alive"}
@@ -92,7 +97,7 @@ def _add_probes(app: FastAPI, name: str, ready: Ready, notes: Ready) -> None:
 
     @app.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def request_id(request: Request) -> str:
@@ -106,7 +111,11 @@ def draining(request: Request) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that tells the app at once when it is asked to stop, so that endless answers end and probes say so."""
+    """uvicorn that tells the app at once when it is asked to stop, so that endless answers end and probes say so.
+
+    For LEAVING_SECONDS more it accepts, and every answer closes its connection: clients that keep theirs open move
+    elsewhere between two requests, not in the middle of one.
+    """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -115,6 +124,11 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.application.state.draining.set()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if not self.force_exit:
+            await asyncio.sleep(LEAVING_SECONDS)
+        await super().shutdown(sockets)
 
 
 def _server(app: FastAPI) -> _Server:
@@ -131,7 +145,8 @@ def _server(app: FastAPI) -> _Server:
     return _Server(config, app)
 
 
-def _listen(host: str, port: int, name: str) -> socket.socket:
+def listen(host: str, port: int, name: str) -> socket.socket:
+    """A socket bound to the port. Raises Misconfigured where it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -152,9 +167,14 @@ def serve(app: FastAPI, host: str, port: int, name: str | None = None) -> None:
     Returns after a graceful end; exits with 2 and one clear line where the port is taken.
     """
     try:
-        listener = _listen(host, port, name or "service")
+        listener = listen(host, port, name or "service")
     except Misconfigured as error:
         sys.exit(_complain(error))
+    serve_on(app, listener)
+
+
+def serve_on(app: FastAPI, listener: socket.socket) -> None:
+    """The same on a socket that is bound already."""
     server = _server(app)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)  # before uvicorn listens for signals, and when it raises them again
@@ -170,7 +190,7 @@ class SideServer:
     """/livez, /readyz and /metrics of a worker that speaks no HTTP otherwise, in a thread of their own."""
 
     def __init__(self, name: str, host: str, port: int, ready: Ready) -> None:
-        listener = _listen(host, port, name)
+        listener = listen(host, port, name)
         self.port = int(listener.getsockname()[1])
         self._server = _server(create_app(name, title=f"Minimart {name}", ready=ready))
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name=f"{name}-probes", daemon=True)

@@ -17,7 +17,10 @@ STAGES: Final = ("retrieve", "features", "prerank", "rank", "rerank", "total")
 
 def numbers() -> str:
     """All tables; each names its command, machine, commit and seed."""
-    sections = (("demo", demo), ("load", load), ("funnel", quality), ("amazon_grocery", quality))
+    sections = (
+        ("demo", demo), ("load", load), ("funnel_scale", funnel_scale), ("capacity", capacity), ("funnel", quality),
+        ("amazon_grocery", quality),
+    )  # fmt: skip
     parts = []
     for name, render in sections:
         path = RESULTS / f"{name}.json"
@@ -66,6 +69,43 @@ def load(result: Mapping[str, Any]) -> str:
         f"worker and the load driver on the same machine: {result['answered']} of {result['requests']} answered, "
         f"{result['errors']} errors, {result['shed']} shed, {result['degraded_share']:.1%} degraded. Milliseconds:\n\n"
         + table(["stage", "P50", "P95", "P99", "max"], rows) + f"\n\n{source(result)}"
+    )  # fmt: skip
+
+
+def funnel_scale(result: Mapping[str, Any]) -> str:
+    """The whole funnel at a large catalogue: latency by rate, and CPU against the floors of its kernels."""
+    rows = [
+        [f"{row['rate']:.0f}", *(str(row[name]) for name in ("answered", "shed", "errors")), *_times(row["latency_ms"])]
+        for row in (*result["rows"], result["overload"]) if row["latency_ms"]
+    ]  # fmt: skip
+    floors = ", ".join(f"{name} {ms:.2f}" for name, ms in result["floors_ms"].items())
+    scale, over = result["scale"], result["overload"]
+    return (
+        f"**The funnel over HTTP at {scale['items']:,} items and {scale['users']:,} shoppers** "
+        f"(`{result['command']}`), {result['workers']} worker(s), the load driver on the same machine; the last row is "
+        f"the overload. Milliseconds as the client waits:\n\n"
+        + table(["requests/s", "answered", "shed", "errors", "P50", "P95", "P99", "max"], rows)
+        + f"\n\nAn answer costs {result['cpu_ms_per_answer']} ms of CPU, {result['cpu_over_floor']} times its kernels "
+        f"alone ({result['floor_ms']} ms: {floors}). In the overload {over['goodput_of_peak']:.0%} of the best "
+        f"throughput remain. Recall of the index at 1,000: {result['recall_at_1000']:.3f}. Memory: "
+        f"{result['memory_mib']:,} MiB.\n\n{source(result)}"
+    )  # fmt: skip
+
+
+def capacity(result: Mapping[str, Any]) -> str:
+    """What the target needs by shape of machine, and how well the simulation foretold this one."""
+    rows = [
+        [str(row["cores"]), f"{row['rps_of_one']:,}", f"{row['replicas']:,}", f"{row['cores_in_all']:,}",
+         f"{row['memory_gib_in_all']:,}", f"{row['price_per_hour']:,}"]
+        for row in result["machines"] if row["replicas"]
+    ]  # fmt: skip
+    target, first = result["target"], result["breaks_first"][0]
+    return (
+        f"**{target['rps']:,} requests a second with a P99 below {target['p99_ms']:g} ms** (`make capacity`, simulated "
+        f"from this machine, where the foretold medians are off by a factor of {result['median_off_by_factor']}; full "
+        f"first: {first['part']}, at {first['full_at_rps']:,}/s; prices are an assumption):\n\n"
+        + table(["cores", "requests/s of one", "machines", "cores in all", "GiB in all", "price an hour"], rows)
+        + f"\n\n{source(result)}"
     )  # fmt: skip
 
 

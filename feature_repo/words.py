@@ -11,6 +11,7 @@ SOURCES: Final[Mapping[str, tuple[str, str]]] = {
     "cooccurrence": ("Goes with your clicks", "others who clicked what you clicked also clicked this"),
     "trending": ("Trending", "many shoppers click it right now"),
     "popular": ("Popular", "fills the feed when too few candidates were found"),
+    "new_alike": ("New, and your taste", "listed after the models were trained, and like what you clicked"),
     "new_items": ("New in the shop", "listed recently; new items get a chance to be seen"),
 }
 RULES: Final[Mapping[str, str]] = {

@@ -1,23 +1,38 @@
 """The item index: FAISS, inner product over L2-normalised embeddings, so scores are cosines.
 
-Below `exact_below` items a flat index is exact and quick; above, inverted lists over 8-bit scalars (64 bytes an item).
-Position i of the index is line i of `items.txt`.
+Three kinds, chosen by size from measurements (`bench/results/ann_rule.json`, written by `python -m bench.ann_rule`): a
+flat index is exact and quick while items are few; HNSW's graph answers quickest in between, for some 500 bytes an item
+and a slow build; inverted lists over 8-bit scalars take over where that costs too much (72 bytes an item).
+Position i of the index is line i of `items.txt`. A built index never changes: what is listed after it gets a second,
+small one, searched beside it, until the next build takes it in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+Kind = Literal["exact", "hnsw", "ivf"]
+Rows = NDArray[np.integer[Any]]
+WIDENINGS: Final = (1, 4, 16)
+
 
 @dataclass(frozen=True)
 class AnnConfig:
-    exact_below: int = 50_000
+    """The rule and the numbers of each kind."""
+
+    exact_below: int = 20_000
+    hnsw_below: int = 200_000
+    links: int = 32
+    """Neighbours of a node of the graph; twice as many on its ground floor."""
+    build_beam: int = 80
+    search_beam: int = 600
+    """Nodes that a search of the graph keeps in sight; as many as are asked for at least."""
     lists_per_root: float = 4.0
     """Inverted lists = this x sqrt(items)."""
     probe_share: float = 1 / 64
@@ -25,11 +40,29 @@ class AnnConfig:
     min_probes: int = 16
     train_per_list: int = 40
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.exact_below <= self.hnsw_below:
+            raise ValueError(f"0 <= exact_below {self.exact_below} <= hnsw_below {self.hnsw_below} is needed")
+
+    def kind(self, n_items: int) -> Kind:
+        """The kind for so many items."""
+        return "exact" if n_items < self.exact_below else "hnsw" if n_items < self.hnsw_below else "ivf"
+
     def lists(self, n_items: int) -> int:
         return max(1, int(self.lists_per_root * n_items**0.5))
 
     def probes(self, n_items: int) -> int:
         return min(self.lists(n_items), max(self.min_probes, round(self.lists(n_items) * self.probe_share)))
+
+    def describe(self, n_items: int) -> str:
+        """The kind with its numbers, e.g. `IVF4000,SQ8 nprobe 62`."""
+        match self.kind(n_items):
+            case "exact":
+                return "exact"
+            case "hnsw":
+                return f"HNSW{self.links} efSearch {self.search_beam}"
+            case "ivf":
+                return f"IVF{self.lists(n_items)},SQ8 nprobe {self.probes(n_items)}"
 
 
 class AnnIndex:
@@ -45,19 +78,18 @@ class AnnIndex:
     def build(
         embeddings: NDArray[np.float32], config: AnnConfig | None = None, *, threads: int = 1, seed: int = 0
     ) -> AnnIndex:
-        """Index `embeddings` [N, d]; exact or inverted lists by size."""
+        """Index `embeddings` [N, d] as the rule says."""
         config, (n, d) = config or AnnConfig(), embeddings.shape
         vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
         faiss.omp_set_num_threads(threads)
-        if n < config.exact_below:
-            index: Any = faiss.IndexFlatIP(d)
-        else:
-            lists = config.lists(n)
-            index = faiss.index_factory(d, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-            index.cp.seed = seed + 1
-            sample = np.random.default_rng(seed).choice(n, min(n, lists * config.train_per_list), replace=False)
-            index.train(vectors[sample])
-            index.nprobe = config.probes(n)
+        match config.kind(n):
+            case "exact":
+                index: Any = faiss.IndexFlatIP(d)
+            case "hnsw":
+                index = faiss.IndexHNSWFlat(d, config.links, faiss.METRIC_INNER_PRODUCT)
+                index.hnsw.efConstruction, index.hnsw.efSearch = config.build_beam, config.search_beam
+            case "ivf":
+                index = _trained(vectors, config, seed)
         index.add(vectors)
         return AnnIndex(index, threads=threads)
 
@@ -79,16 +111,65 @@ class AnnIndex:
     def dim(self) -> int:
         return int(self._index.d)
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Best `k` of each of `queries` [B, d]: cosines [B, k] descending and rows [B, k]; -1 pads."""
-        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), min(k, max(len(self), 1)))
-        return scores, rows
+    def search(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Best `k` of each of `queries` [B, d]: cosines [B, k] descending and rows [B, k]; -1 pads.
 
-    def vectors(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """The stored embeddings of `rows`, float32 [n, d] (8-bit accurate in an inverted index)."""
+        With `allowed` [N] only rows where it is true are found, as many as there are: the filter works inside the
+        search, it does not take away from its result.
+        """
+        queries, k = np.ascontiguousarray(queries, dtype=np.float32), min(k, max(len(self), 1))
+        if allowed is None:
+            scores, rows = self._index.search(queries, k)
+            return scores, rows
+        if allowed.shape != (len(self),):
+            raise ValueError(f"allowed has shape {allowed.shape}, expected ({len(self)},)")
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        wanted = min(k, int(allowed.sum()))
+        for widen in WIDENINGS:  # where too few of those that the search visited are allowed, it visits more
+            scores, rows = self._index.search(queries, k, params=self._filtering(selector, widen))
+            if not (rows[:, :wanted] < 0).any():
+                return scores, rows
+        return self._exact(queries, k, np.flatnonzero(allowed))
+
+    def _filtering(self, selector: Any, widen: int) -> Any:
+        """FAISS's parameters of a search among the selected, `widen` times as broad as without a filter."""
+        if isinstance(self._index, faiss.IndexIVF):
+            return faiss.SearchParametersIVF(sel=selector, nprobe=min(widen * self._index.nprobe, self._index.nlist))
+        if isinstance(self._index, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(sel=selector, efSearch=widen * self._index.hnsw.efSearch)
+        return faiss.SearchParameters(sel=selector)
+
+    def _exact(
+        self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Compare with each of `rows`: for filters that leave so few that lists and graph do not lead to them."""
+        scores = queries @ self.vectors(rows).T
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        found_scores = np.full((len(queries), k), -np.inf, np.float32)
+        found_rows = np.full((len(queries), k), -1, np.int64)
+        found_scores[:, : best.shape[1]] = np.take_along_axis(scores, best, 1)
+        found_rows[:, : best.shape[1]] = rows[best]
+        return found_scores, found_rows
+
+    def vectors(self, rows: Rows) -> NDArray[np.float32]:
+        """The stored embeddings of `rows`, float32 [n, d] (8-bit accurate in inverted lists)."""
         found: NDArray[np.float32] = self._index.reconstruct_batch(np.ascontiguousarray(rows, dtype=np.int64))
         return found
 
-    def score(self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    def score(self, query: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
         """Cosine of one `query` [d] with each of `rows` [n]."""
         return self.vectors(rows) @ np.asarray(query, dtype=np.float32)
+
+
+def _trained(vectors: NDArray[np.float32], config: AnnConfig, seed: int) -> Any:
+    """Empty inverted lists whose centres a sample of `vectors` chose."""
+    n, d = vectors.shape
+    lists = config.lists(n)
+    index = faiss.index_factory(d, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = seed + 1
+    sample = np.random.default_rng(seed).choice(n, min(n, lists * config.train_per_list), replace=False)
+    index.train(vectors[sample])
+    index.nprobe = config.probes(n)
+    return index

@@ -8,7 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-SIZES: Final[Mapping[str, int]] = {"two_tower": 500, "cooccurrence": 300, "trending": 200, "new_items": 100}
+SIZES: Final[Mapping[str, int]] = {
+    "two_tower": 500, "cooccurrence": 300, "trending": 200, "new_items": 100, "new_alike": 50,
+}  # fmt: skip
 """At most so many candidates from each source."""
 NEW_HOURS: Final = 72.0
 """An item listed within so many hours is new."""

@@ -22,7 +22,7 @@ def run(context: Context, stage: Stage) -> None:
     index = AnnIndex.build(embeddings, config, threads=threads, seed=context.settings.seed)
     index.save(stage.path("index/items.faiss"))
     recall = _recall(index, embeddings)
-    kind = "exact" if len(embeddings) < config.exact_below else f"IVF{config.lists(len(embeddings))},SQ8"
+    kind = config.describe(len(embeddings))
     report = {"kind": kind, "items": len(embeddings), f"recall_at_{_AT}": recall, "config": vars(config)}
     stage.path("index/report.json").write_text(json.dumps(report, indent=2))
     context.say(f"index ({stage.name}): {kind}, {len(embeddings):,} items, recall@{_AT} of exact {recall:.3f}")

@@ -1,3 +1,4 @@
 from services.recommender.main import main
 
-main()
+if __name__ == "__main__":  # workers import it again
+    main()

@@ -13,20 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from adapters.decision_log import DecisionLog
-from adapters.errors import NotFound, Overloaded
+from adapters.errors import NotFound
 from adapters.telemetry import DEGRADED, SECONDS_BUCKETS, STAGE_SECONDS
 from adapters.web import uuid7
 from feature_repo.events import ID_PATTERN
 from models.rollout.shares import ARMS, Arm
-from services.recommender.recommend import Recommender
+from services.recommender.answers import Answers
 from services.recommender.record import placed, to_record
 from services.recommender.shadow import Shadow
 from services.recommender.terms import Ask, Decision
 
 NO_CONTROLS = r"^[^\x00-\x1f\x7f]+$"
-RETRY_AFTER_S = 1.0
 Explain = Callable[[dict[str, Any]], dict[str, Any]]
-AT_ONCE = 4  # requests in the funnel at once; the others wait their turn, which delays all less than taking turns would
 
 ARM_ANSWERS: Final = Counter("minimart_arm_answers_total", "Answers by arm of the rollout", ["arm"])
 ARM_DEGRADED: Final = Counter("minimart_arm_degraded_total", "Answers that lack one of their parts, by arm", ["arm"])
@@ -68,33 +66,25 @@ class Answer(BaseModel):
     cold_start: Literal["new_visitor"] | None
     arm: Arm
     rollout: str | None
+    cached_ms: float
 
 
 def add_routes(
-    app: FastAPI, recommender: Recommender, log: DecisionLog, *, clock: Callable[[], int], most_in_flight: int,
+    app: FastAPI, answers: Answers, log: DecisionLog, *,
     explain: Explain | None = None, shadow: Shadow | None = None, lineups: Callable[[], dict[str, Any]] = dict,
 ) -> None:  # fmt: skip
-    """Put the routes on the app. Beyond `most_in_flight` requests at once the next ones are shed with 429.
+    """Put the routes on the app.
 
     `lineups()` says which models are loaded and who answers whom; `shadow` may score a decision again.
     """
-    in_flight, turns = 0, asyncio.Semaphore(AT_ONCE)
     if shadow is not None:
-        shadow.watch(lambda: in_flight >= AT_ONCE // 2)
+        shadow.watch(lambda: answers.admission.busy)
 
     @app.post("/v1/recommendations", response_model=Answer, summary="Products for this shopper now")
     async def recommendations(body: Request) -> Response:
-        nonlocal in_flight
-        if in_flight >= most_in_flight:
-            raise Overloaded(f"{in_flight} requests are being answered; try again", retry_after_s=RETRY_AFTER_S)
-        in_flight += 1
-        try:
-            async with turns:
-                decision = await recommender.recommend(_ask(body, clock()))
-        finally:
-            in_flight -= 1
+        decision = await answers.answer(_ask(body, answers.clock()))
         log.write(lambda: to_record(decision))
-        if shadow is not None:
+        if shadow is not None and decision.made_for is None:
             shadow.offer(decision)
         _count(decision)
         return _json(orjson.dumps(_answer(decision)))
@@ -132,12 +122,14 @@ def _answer(decision: Decision) -> dict[str, object]:
         "cold_start": decision.cold_start,
         "arm": decision.arm,
         "rollout": decision.rollout,
+        "cached_ms": decision.cached_ms,
     }
 
 
 def _count(decision: Decision) -> None:
-    for stage, spent in decision.timings_ms.items():
-        STAGE_SECONDS.labels(stage).observe(spent / 1000)
+    if decision.made_for is None:
+        for stage, spent in decision.timings_ms.items():
+            STAGE_SECONDS.labels(stage).observe(spent / 1000)
     for reason in decision.degraded:
         DEGRADED.labels(reason).inc()
     ARM_ANSWERS.labels(decision.arm).inc()

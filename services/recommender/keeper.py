@@ -32,10 +32,20 @@ from services.recommender.terms import Rows
 
 REFUSED: Final = Counter("minimart_bundles_refused_total", "Published sets of models that were refused")
 SWAPPED: Final = Counter("minimart_bundles_loaded_total", "Published sets of models that came into use")
-SNAPSHOT_AGE: Final = Gauge("minimart_item_snapshot_age_seconds", "Age of the item windows that answers use")
-SHELF_ITEMS: Final = Gauge("minimart_shelf_items", "Products on the shelf that can be bought")
-CANARY: Final = Gauge("minimart_canary_percent", "Share of the shoppers whom the challenger answers here, in percent")
-LINEUP: Final = Gauge("minimart_lineup_info", "1 for each loaded version, by role", ["role", "model", "version"])
+SNAPSHOT_AGE: Final = Gauge(
+    "minimart_item_snapshot_age_seconds", "Age of the item windows that answers use", multiprocess_mode="livemax"
+)
+SHELF_ITEMS: Final = Gauge(
+    "minimart_shelf_items", "Products on the shelf that can be bought", multiprocess_mode="livemin"
+)
+CANARY: Final = Gauge(
+    "minimart_canary_percent", "Share of the shoppers whom the challenger answers here, in percent",
+    multiprocess_mode="livemin",
+)  # fmt: skip
+LINEUP: Final = Gauge(
+    "minimart_lineup_info", "1 for each loaded version, by role", ["role", "model", "version"],
+    multiprocess_mode="livemax",
+)  # fmt: skip
 _SERVED: Final = (("two_tower_user", "two-tower"), ("preranker", "preranker"), ("ranker", "ranker"))
 _log = structlog.get_logger()
 
@@ -62,8 +72,6 @@ class Windows(Protocol):
     @property
     def items(self) -> tuple[str, ...]: ...
 
-    def row_of(self, item_id: str) -> int: ...
-
     def columns(self, now_ms: int) -> Mapping[str, NDArray[Any]]: ...
 
     def age_s(self) -> float: ...
@@ -87,6 +95,7 @@ class Keeper:
         self._lineups: dict[tuple[tuple[str, str], ...], Lineup] = {}
         self._leaving: tuple[Lineup, ...] = ()
         self._previous: Lineup | None = None
+        self._shown: set[tuple[str, str, str]] = set()
         self._rollout = Rollout()
         self._aligned: dict[int, tuple[Table, int, Rows]] = {}
         self._stop = threading.Event()
@@ -233,10 +242,13 @@ class Keeper:
         self._in_process.keep_only(
             {(model, lineup.versions[name]) for lineup in needed for model, name in _SERVED if name in lineup.versions}
         )
-        LINEUP.clear()
-        for role, lineup in roles.items():
-            for name, version in (lineup.versions if lineup else {}).items():
-                LINEUP.labels(role, name, version).set(1)
+        loaded = {(r, *ref) for r, lineup in roles.items() if lineup is not None for ref in lineup.versions.items()}
+        for labels in self._shown - loaded:
+            LINEUP.labels(*labels).set(0)  # first: several workers' metrics are merged, where nothing can be removed
+            LINEUP.remove(*labels)
+        for labels in loaded:
+            LINEUP.labels(*labels).set(1)
+        self._shown = loaded
 
     def _swapped(self, before: Lineup, after: Lineup) -> None:
         for name, version in after.versions.items():
@@ -254,11 +266,13 @@ class Keeper:
     def _activity(self, table: Table, now_ms: int) -> dict[str, NDArray[np.float64]]:
         if not self._windows.ready:
             return {}
-        columns = self._windows.columns(now_ms)
-        held = len(self._windows.items)
+        columns, items = self._windows.columns(now_ms), self._windows.items
         known = self._aligned.get(id(table))
-        if known is None or known[0] is not table or known[1] != held:
-            known = self._aligned[id(table)] = (table, held, activity_rows(table.ids, self._windows.row_of))
+        if known is None or known[0] is not table:
+            known = self._aligned[id(table)] = (table, len(items), activity_rows(table, items, None, 0))
+        elif known[1] < len(items):
+            rows = activity_rows(table, items, known[2], known[1])
+            known = self._aligned[id(table)] = (table, len(items), rows)
         rows = known[2]
         size = min((len(column) for column in columns.values()), default=0)
         return align({name: column[:size] for name, column in columns.items()}, np.where(rows < size, rows, -1))

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
+from prometheus_client import generate_latest
 
 from adapters.catalogue import Catalogue
 from adapters.decision_log import DecisionLog
 from adapters.errors import Misconfigured
 from adapters.kafka import KafkaPublisher
-from adapters.model_server import FallingBack, InProcess, TritonServer
+from adapters.model_server import FallingBack, InProcess, ModelServer, TritonServer
 from adapters.online_store import ItemSnapshot, OnlineStore
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
 from adapters.why import Explainer
+from adapters.workers import merged_metrics, serve_workers
 from feature_repo.plan import FeaturePlan
 from models.rerank import RULES
+from services.recommender.admission import Admission, AdmissionConfig
+from services.recommender.answers import Answers
 from services.recommender.api import add_routes
 from services.recommender.keeper import Keeper
 from services.recommender.recommend import Recommender
@@ -38,19 +45,19 @@ KEEP_WARM_S = 2.0
 DECISIONS_SPOOLED = 2000  # records that may wait for Kafka, about 30 kB each
 
 
-def build(settings: Settings) -> FastAPI:
-    """Wire the process; nothing connects before the app's lifespan begins."""
+def build(settings: Settings, shared: Path | None = None) -> FastAPI:
+    """Wire the process; nothing connects before the app's lifespan begins. `shared`: a folder of several workers."""
     plan = _plan(settings)
     catalogue = Catalogue(settings)
     store = OnlineStore(settings.redis, plan, timeout_ms=REDIS_TIMEOUT_MS)
     windows = ItemSnapshot(settings.redis, plan)
     publisher = KafkaPublisher(settings.kafka, client_id=NAME, linger_ms=20, max_buffer=DECISIONS_SPOOLED)
-    log = DecisionLog(publisher, settings.lake)
+    log = DecisionLog(publisher, settings.lake, shared=shared)
     in_process = InProcess(threads=settings.threads)
     budgets = _budgets(settings)
     smallest = min(budgets["retrieve"], budgets["prerank"], budgets["rank"])
     triton = TritonServer(settings.triton, timeout_s=TRITON_SHARE * smallest / 1000)
-    models = FallingBack(triton, in_process)
+    models: ModelServer = FallingBack(triton, in_process) if settings.recommender_models == "triton" else in_process
     keeper = Keeper(
         settings.published, catalogue, windows, in_process, clock=now_ms, threads=settings.threads,
         bypass=settings.gate_bypass_allowed,
@@ -67,6 +74,8 @@ def build(settings: Settings) -> FastAPI:
         windows.start()
         await asyncio.to_thread(keeper.tick)
         await recommender.warm_up(times=3)
+        gc.collect()
+        gc.freeze()  # catalogue and models live on: walking their millions of objects again would stop every answer
         keeper.start()
         shadow.start()
         warm = asyncio.create_task(_keep_warm(recommender))
@@ -82,10 +91,21 @@ def build(settings: Settings) -> FastAPI:
         log.close()
         publisher.close()
 
-    app = create_app(NAME, title="Minimart recommender", ready=keeper.missing, notes=keeper.notes, lifespan=lifespan)
+    app = create_app(
+        NAME, title="Minimart recommender", ready=keeper.missing, notes=keeper.notes, lifespan=lifespan,
+        metrics=generate_latest if shared is None else partial(merged_metrics, shared),
+    )  # fmt: skip
     explainer = Explainer(settings.published)
+    door = AdmissionConfig(
+        at_once=settings.recommender_at_once, most=settings.recommender_in_flight,
+        target_ms=settings.recommender_queue_ms,
+    )  # fmt: skip
+    answers = Answers(
+        recommender, Admission(door), now_ms, keep_ms=settings.recommender_cache_ms,
+        coalesce=settings.recommender_coalesce,
+    )  # fmt: skip
     add_routes(
-        app, recommender, log, clock=now_ms, most_in_flight=settings.recommender_in_flight,
+        app, answers, log,
         explain=lambda record: explainer.explain(record, catalogue.title), shadow=shadow, lineups=keeper.describe,
     )  # fmt: skip
     return app
@@ -115,9 +135,18 @@ def _plan(settings: Settings) -> FeaturePlan:
         raise Misconfigured(f"{path}: no feature plan ({error}); {fix}") from None
 
 
+def worker(shared: Path) -> FastAPI:
+    """The app of one of several workers, in its own process."""
+    settings = load_settings()
+    setup_logging(NAME, settings.log_level)
+    return build(settings, shared)
+
+
 def main() -> None:
     settings = load_settings()
     setup_logging(NAME, settings.log_level)
+    if settings.recommender_workers > 1:
+        sys.exit(serve_workers(worker, settings.host, settings.port(NAME), NAME, settings.recommender_workers))
     try:
         app = build(settings)
     except Misconfigured as error:

@@ -7,9 +7,10 @@ k distinct products that can be bought (fewer only where the shop has fewer).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from adapters.errors import Unavailable
 from adapters.model_server import ModelServer
 from models.rerank import SOLD_OUT, Context, Rule, Slate, described, rerank
+from services.recommender.lineup import Lineup
 from services.recommender.pool import PRERANKED, pool_of
 from services.recommender.roles import Choice
 from services.recommender.run import Run
@@ -25,6 +27,18 @@ from services.recommender.shelf import Shelf, Table
 from services.recommender.shoppers import Shoppers
 from services.recommender.sources import Query, Source
 from services.recommender.terms import Ask, Decision, Looked, Placed, Pool, Rows, Scores, Shopper, Stage
+
+
+class Strangers(Protocol):
+    """Who keeps decisions for shoppers of whom nothing is known: see answers.py."""
+
+    def take(self, shopper: Shopper, lineup: Lineup, run: Run) -> bool:
+        """Whether this shopper may get what another one got."""
+
+    async def answer(
+        self, ask: Ask, choice: Choice, run: Run, decide: Callable[[], Coroutine[Any, Any, Decision]]
+    ) -> Decision:
+        """A kept decision, or what `decide` says."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +63,26 @@ class Recommender:
                 now_ms = self.choose(f"warm-up-{i}").shelf.built_ms
                 await self.recommend(Ask(f"warm-up-{i}", f"warm-up-{i}", now_ms))
 
-    async def recommend(self, ask: Ask, choice: Choice | None = None) -> Decision:
-        """Decide what to show, from `choice` or the shelf of the shopper's arm.
+    async def recommend(
+        self, ask: Ask, choice: Choice | None = None, strangers: Strangers | None = None
+    ) -> Decision:
+        """Decide what to show, from `choice` or the shelf of the shopper's arm; a stranger may get what `strangers`
+        kept.
 
         Raises Unavailable only where there is no product at all.
         """
-        shelf, arm, rollout = choice or self.choose(ask.user_id)
-        run = Run(self.budgets_ms)
-        if not shelf.table.sellable.any():
+        choice = choice or self.choose(ask.user_id)
+        shelf, run = choice.shelf, Run(self.budgets_ms)
+        if not len(shelf.popular):
             raise Unavailable("the catalogue holds no product that can be bought; list items, then ask again")
         self._say_what_is_missing(run, shelf)
-
         shopper = await run.stage("features", self._who(run, shelf, ask), Shopper(ask.user_id))
+        if strangers is None or not strangers.take(shopper, shelf.lineup, run):
+            return await self._decide(run, ask, choice, shopper)
+        return await strangers.answer(ask, choice, run, lambda: self._decide(run, ask, choice, shopper))
+
+    async def _decide(self, run: Run, ask: Ask, choice: Choice, shopper: Shopper) -> Decision:
+        shelf, arm, rollout = choice
         query = await run.stage("retrieve", self._query(run, shelf, shopper), Query(shelf, shopper, None))
         pool = self._retrieve(run, query, ask.k)
         features = await run.stage("features", self._features(run, ask, query, pool), None)

@@ -30,6 +30,8 @@ def to_record(decision: Decision) -> dict[str, Any]:
         "manifests": dict(decision.manifests),
         "timings_ms": dict(decision.timings_ms),
         "degraded": list(decision.degraded),
+        "cached_ms": decision.cached_ms,
+        "made_for": decision.made_for,
         "cold_start": decision.cold_start,
         "user_features": {name: _finite(value) for name, value in decision.shopper.features.items()},
         "recent_items": list(decision.shopper.recent),

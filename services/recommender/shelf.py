@@ -6,7 +6,7 @@ items listed since, embedded from their category and price. Building one is pure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.events import ItemListed
 from feature_repo.windows import HOUR_MS
+from models.ann_index import AnnIndex
 from models.ranking_features import ITEM
 from models.retrieval import NEW_HOURS, SIZES, newest_rows, top_rows, trending_scores
 from services.recommender.lineup import Lineup
@@ -41,6 +42,10 @@ class Table:
     popularity: NDArray[np.float64]
     extra: NDArray[np.float32] | None
     """Embeddings [n - N, d] of the items newer than the index."""
+    newer: AnnIndex | None
+    """Those embeddings, searchable; its row i is row N + i here."""
+    popular: Rows
+    """What can be bought, most popular first, at most POPULAR."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,16 @@ class Shelf:
     trending: Rows
     new_items: Rows
     """Newest first."""
-    popular: Rows
     new: NDArray[np.bool_]
 
     @property
     def lineup(self) -> Lineup:
         return self.table.lineup
+
+    @property
+    def popular(self) -> Rows:
+        """What can be bought, most popular first."""
+        return self.table.popular
 
     @property
     def indexed(self) -> int:
@@ -92,19 +101,24 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
     categories = tuple(sorted({item.category for item in items}))
     code = {category: i for i, category in enumerate(categories)}
     extra_prices = np.array([item.price_cents for item in extras], np.float64)
+    sellable = np.array([item is not None and item.stock > 0 for item in found], bool)
+    popularity = np.concatenate([lineup.popularity, np.zeros(len(extras))])
+    extra = lineup.encode_items([item.category for item in extras], extra_prices)
     return Table(
         lineup=lineup,
         catalogue_version=version,
         ids=np.array(ids, dtype=object),
         row_of=row_of,
-        sellable=np.array([item is not None and item.stock > 0 for item in found], bool),
+        sellable=sellable,
         category=np.array([code[item.category] if item else -1 for item in found], np.int32),
         categories=categories,
         price_cents=np.array([item.price_cents if item else np.nan for item in found], np.float64),
         listed_at=np.array([item.listed_at if item else np.nan for item in found], np.float64),
         promoted=np.array([item is not None and item.promoted for item in found], bool),
-        popularity=np.concatenate([lineup.popularity, np.zeros(len(extras))]),
-        extra=lineup.encode_items([item.category for item in extras], extra_prices),
+        popularity=popularity,
+        extra=extra,
+        newer=None if extra is None or lineup.index is None else AnnIndex.build(extra),
+        popular=_best(popularity, sellable, POPULAR),
     )
 
 
@@ -117,24 +131,31 @@ def stock_shelf(table: Table, activity: Mapping[str, NDArray[np.float64]], now_m
         activity=activity,
         trending=_best(trending_scores(activity, table.popularity), table.sellable, SIZES["trending"]),
         new_items=newest_rows(age_hours, SIZES["new_items"]),
-        popular=_best(table.popularity, table.sellable, POPULAR),
         new=(age_hours >= 0) & (age_hours <= NEW_HOURS),
     )
 
 
 def align(columns: Mapping[str, NDArray[Any]], rows: Rows) -> dict[str, NDArray[np.float64]]:
     """The windows that ranking reads in the order of `rows` into `columns`; 0 for row -1: nobody touched it yet."""
-    out = {}
+    out, touched = {}, np.flatnonzero(rows >= 0)
     for name in ITEM:
         if name in columns:
-            column = np.append(np.asarray(columns[name], np.float64), 0.0)
-            out[name] = column[rows]
+            column = out[name] = np.zeros(len(rows))
+            column[touched] = columns[name][rows[touched]]
     return out
 
 
-def activity_rows(ids: NDArray[Any], row_of: Callable[[str], int]) -> Rows:
-    """For every item of the shelf its row in the snapshot of windows, -1 = not there."""
-    return np.array([row_of(item_id) for item_id in ids], np.int64)
+def activity_rows(table: Table, items: Sequence[str], before: Rows | None, seen: int) -> Rows:
+    """For every row of the table its place in the snapshot of windows, which holds `items` in order; -1 = not there.
+
+    `before` is this of the first `seen` items, None for none; the snapshot only ever grows.
+    """
+    rows = np.full(len(table.ids), -1, np.int64) if before is None else before.copy()
+    for place, item_id in enumerate(items[seen:], start=seen):
+        row = table.row_of.get(item_id)
+        if row is not None:
+            rows[row] = place
+    return rows
 
 
 def _best(scores: NDArray[np.float64], allowed: NDArray[np.bool_], limit: int) -> Rows:

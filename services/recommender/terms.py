@@ -15,8 +15,9 @@ Rows = NDArray[np.int64]
 Scores = NDArray[np.float64]
 Stage = Literal["retrieve", "features", "prerank", "rank", "rerank"]
 STAGES: tuple[Stage, ...] = ("retrieve", "features", "prerank", "rank", "rerank")
+KAFKA_DOWN = "kafka_down"
 REASONS = (
-    "redis_down", "triton_down", "kafka_down", "retrieve_late", "features_late", "prerank_skipped", "rank_skipped",
+    "redis_down", "triton_down", KAFKA_DOWN, "retrieve_late", "features_late", "prerank_skipped", "rank_skipped",
     "rerank_skipped", "models_missing",
 )
 """Every value that `degraded` may hold."""
@@ -124,3 +125,7 @@ class Decision:
     arm: Arm = "champion"
     rollout: str | None = None
     """The experiment that the arm belongs to, None outside of one."""
+    cached_ms: float = 0.0
+    """How long before this answer the decision was made, 0 where it was made for it."""
+    made_for: str | None = None
+    """The request that the decision was made for, None where it is this one."""

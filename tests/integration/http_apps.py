@@ -11,6 +11,8 @@ from adapters.decision_log import DecisionLog
 from adapters.kafka import MemoryPublisher
 from adapters.web import create_app
 from services.collector.api import add_routes
+from services.recommender.admission import Admission, AdmissionConfig
+from services.recommender.answers import Answers
 from services.recommender.api import add_routes as add_recommender_routes
 from services.recommender.main import now_ms
 from tests.unit.recommender_world import catalogue_of, lineup_of, recommender_of, shelf_of
@@ -42,7 +44,7 @@ def recommender() -> FastAPI:
     app = create_app("recommender", title="Minimart recommender", ready=lambda: {})
     shelf = shelf_of(lineup_of(300), catalogue_of(300, out_of_stock=10, new=5))
     log = DecisionLog(QuietSink(), Path("no-lake-here"))
-    add_recommender_routes(app, recommender_of(shelf), log, clock=now_ms, most_in_flight=64)
+    add_recommender_routes(app, Answers(recommender_of(shelf), Admission(AdmissionConfig(most=64)), now_ms), log)
     return app
 
 

@@ -19,10 +19,15 @@ def clustered(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
     return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("exact_below", "recall"), [(10_000, 1.0), (100, 0.95)])
-def test_recall_and_round_trip(tmp_path: Path, exact_below: int, recall: float) -> None:
+EXACT = AnnConfig()
+HNSW = AnnConfig(exact_below=0, hnsw_below=10**9)
+IVF = AnnConfig(exact_below=0, hnsw_below=0, lists_per_root=1)
+
+
+@pytest.mark.parametrize(("config", "recall"), [(EXACT, 1.0), (HNSW, 0.99), (IVF, 0.95)])
+def test_recall_and_round_trip(tmp_path: Path, config: AnnConfig, recall: float) -> None:
     vectors = clustered(3000)
-    AnnIndex.build(vectors, AnnConfig(exact_below=exact_below, lists_per_root=1)).save(tmp_path / "items.faiss")
+    AnnIndex.build(vectors, config).save(tmp_path / "items.faiss")
     index, queries = AnnIndex.load(tmp_path / "items.faiss"), clustered(50, seed=1)
     scores, rows = index.search(queries, 100)
     exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :100]
@@ -31,6 +36,31 @@ def test_recall_and_round_trip(tmp_path: Path, exact_below: int, recall: float) 
     assert index.dim == 16
     assert np.all(np.diff(scores, axis=1) <= 1e-6)
     np.testing.assert_allclose(index.score(queries[0], rows[0]), scores[0], atol=0.02)
+
+
+@pytest.mark.parametrize("config", [EXACT, HNSW, IVF])
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.004, 0.0])
+def test_a_filter_finds_as_many_as_there_are_and_only_those(config: AnnConfig, share: float) -> None:
+    vectors, queries = clustered(3000), clustered(20, seed=1)
+    allowed = np.random.default_rng(2).random(3000) < share
+    _, rows = AnnIndex.build(vectors, config).search(queries, 60, allowed)
+    there = min(60, int(allowed.sum()))
+    assert ((rows >= 0).sum(axis=1) == there).all()
+    assert allowed[rows[:, :there]].all()
+    exact = -np.sort(-(queries @ vectors.T)[:, allowed], axis=1)[:, :there]
+    found = np.sort(np.take_along_axis(queries @ vectors.T, rows[:, :there], 1), axis=1)[:, ::-1]
+    assert (exact - found).mean() < 0.02 if there else rows.max() == -1
+    with pytest.raises(ValueError, match="allowed has shape"):
+        AnnIndex.build(vectors[:50], EXACT).search(queries, 5, allowed)
+
+
+def test_the_rule_goes_by_size() -> None:
+    config = AnnConfig()
+    sizes = (0, config.exact_below - 1, config.exact_below, config.hnsw_below - 1, config.hnsw_below, 10**7)
+    assert [config.kind(n) for n in sizes] == ["exact", "exact", "hnsw", "hnsw", "ivf", "ivf"]
+    assert config.describe(1_000_000) == "IVF4000,SQ8 nprobe 62"
+    with pytest.raises(ValueError, match="exact_below 5"):
+        AnnConfig(exact_below=5, hnsw_below=4)
 
 
 def test_more_than_there_is(tmp_path: Path) -> None:

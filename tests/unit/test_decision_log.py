@@ -97,3 +97,17 @@ def test_memory_keeps_the_last_ones_only(sink: MemoryPublisher, tmp_path: Path) 
 def test_feature_rows_come_back_bit_for_bit(rows: np.ndarray) -> None:
     packed = {"rank": {"item_ids": ["x"] * len(rows), "features_base64": pack_features(rows)}}
     np.testing.assert_array_equal(features_of(packed).view(np.uint32), rows.view(np.uint32))
+
+
+def test_workers_find_one_anothers_records_and_keep_the_last_ones_only(sink: MemoryPublisher, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    one, two = (DecisionLog(sink, tmp_path, keep=3, shared=shared) for _ in range(2))
+    for i in range(5):
+        one.write(lambda i=i: record(i))
+    one.settle(30)
+    assert [two.find(f"r-{i}") is not None for i in range(5)] == [False, False, True, True, True]
+    assert two.find("../shared/r-4") is None
+    assert len(list((shared / "decisions").iterdir())) == 3
+    one.close()
+    two.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -26,6 +27,7 @@ from tests.unit.recommender_world import (
     ask,
     catalogue_of,
     lineup_of,
+    listed,
     recommender_of,
     shelf_of,
     valid,
@@ -122,6 +124,25 @@ async def test_new_items_are_shown_and_flagged() -> None:
     new = [p for p in decision.placed if p.new]
     assert new
     assert all(p.item_id.startswith("n") for p in new)
+
+
+async def test_items_newer_than_the_index_are_found_by_likeness_if_they_can_be_bought() -> None:
+    lineup = lineup_of(400)
+    vectors = lineup.index.vectors(np.arange(30)) if lineup.index else np.zeros((0, 64))
+
+    class Encoder:
+        def run(self, *_: object) -> list[np.ndarray]:
+            return [vectors]
+
+    old = catalogue_of(400)
+    extras = [listed(f"n{j}", age_hours=24 * 30, stock=0 if j == 3 else 9) for j in range(30)]
+    shelf = shelf_of(replace(lineup, item_encoder=Encoder()), old + extras)
+    decision = await recommender_of(shelf, rules=()).recommend(ask())
+    assert decision.embedding is not None
+    ranks = decision.pool.ranks["new_alike"]
+    found = decision.pool.rows[np.argsort(ranks)][: int((~np.isnan(ranks)).sum())]
+    cosines = vectors @ decision.embedding
+    assert found.tolist() == [400 + j for j in np.argsort(-cosines) if j != 3], "by likeness, though none is new"
 
 
 async def test_items_newer_than_the_index_have_no_two_tower_score_as_in_training() -> None:

@@ -22,9 +22,11 @@ from adapters.kafka import MemoryPublisher
 from adapters.online_store import MemoryReader
 from adapters.web import create_app
 from feature_repo.plan import FeaturePlan
+from services.recommender.admission import Admission, AdmissionConfig
+from services.recommender.answers import Answers
 from services.recommender.api import add_routes
 from services.recommender.shoppers import Shoppers
-from tests.unit.recommender_world import NOW, FakeShoppers, catalogue_of, lineup_of, recommender_of, shelf_of
+from tests.unit.recommender_world import BUDGETS, NOW, FakeShoppers, catalogue_of, lineup_of, recommender_of, shelf_of
 
 SHELF = shelf_of(lineup_of(200), catalogue_of(200, new=5))
 PLAN = FeaturePlan.load(Path(__file__).parent.parent / "plan.json")
@@ -36,10 +38,13 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def app_of(lake: Path, *, shoppers: Any = None, most_in_flight: int = 16) -> tuple[FastAPI, DecisionLog]:
+def app_of(lake: Path, *, shoppers: Any = None, most_in_flight: int = 16,
+           features_ms: float = 40.0) -> tuple[FastAPI, DecisionLog]:
     log = DecisionLog(MemoryPublisher(), lake)
     app = create_app("recommender", title="test", ready=dict)
-    add_routes(app, recommender_of(SHELF, shoppers=shoppers), log, clock=lambda: NOW, most_in_flight=most_in_flight)
+    admission = Admission(AdmissionConfig(most=most_in_flight))
+    recommender = recommender_of(SHELF, shoppers=shoppers, budgets_ms=BUDGETS | {"features": features_ms})
+    add_routes(app, Answers(recommender, admission, lambda: NOW, coalesce=False), log)
     return app, log
 
 
@@ -54,7 +59,7 @@ async def test_an_answer_has_the_public_shape_and_its_decision_can_be_read(tmp_p
         answer = response.json()
         assert response.status_code == 200
         assert set(answer) == {"request_id", "items", "model_versions", "timings_ms", "degraded", "cold_start",
-                               "arm", "rollout"}
+                               "arm", "rollout", "cached_ms"}
         assert (answer["arm"], answer["rollout"]) == ("champion", None)
         assert set(answer["timings_ms"]) == {"retrieve", "features", "prerank", "rank", "rerank", "total"}
         assert set(answer["items"][0]) == {"item_id", "score", "sources", "position", "new"}
@@ -96,7 +101,7 @@ async def test_no_body_makes_a_server_error(tmp_path_factory: pytest.TempPathFac
 
 
 async def test_beyond_the_limit_the_next_is_shed_at_once_with_retry_after(tmp_path: Path) -> None:
-    app, _ = app_of(tmp_path, shoppers=FakeShoppers("hangs"), most_in_flight=3)
+    app, _ = app_of(tmp_path, shoppers=FakeShoppers("hangs"), most_in_flight=3, features_ms=700.0)
     async with client_of(app) as client:
         ask = {"user_id": "u1"}
         held = [asyncio.create_task(client.post("/v1/recommendations", json=ask)) for _ in range(3)]

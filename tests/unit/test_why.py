@@ -27,6 +27,8 @@ from adapters.why import Explainer
 from models import onnx_export
 from models.contributions import Explained
 from models.ranking_features import FEATURES
+from services.recommender.admission import Admission
+from services.recommender.answers import Answers
 from services.recommender.api import add_routes
 from services.recommender.lineup import load_lineup
 from services.recommender.record import to_record
@@ -199,7 +201,7 @@ async def test_the_recommender_answers_with_the_record_and_why(tmp_path: Path, b
     app = create_app("recommender", title="test", ready=dict)
     recommender = recommender_of(shelf, models=models, shoppers=KnownShopper(), budgets_ms=PLENTY)
     explain = Explainer(tmp_path / "published").explain
-    add_routes(app, recommender, log, clock=lambda: NOW, most_in_flight=4, explain=explain)
+    add_routes(app, Answers(recommender, Admission(), lambda: NOW), log, explain=explain)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         answer = (await client.post("/v1/recommendations", json={"user_id": "u1"})).json()
         found = (await client.get(f"/v1/decisions/{answer['request_id']}")).json()

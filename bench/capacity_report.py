@@ -1,0 +1,110 @@
+"""The result of `bench/capacity.py`: what was measured and what follows, as JSON, as tables and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from adapters.provenance import commit, hardware
+from bench.capacity_model import (
+    SHARE_THAT_STAYS,
+    TARGET_P99_MS,
+    TARGET_RPS,
+    Measured,
+    Prices,
+    at_scale,
+    breaks_first,
+    carried,
+    compared,
+)
+from bench.served import AT_ONCE, IN_FLIGHT
+
+
+def result(
+    seen: Measured, kernels: Mapping[str, float], rows: dict[int, list[dict[str, Any]]], cores: int,
+    sizes: tuple[dict[str, float], dict[str, float]], index_builds: list[dict[str, float]], seed: int,
+    scale: Mapping[str, Any], prices: Prices,
+) -> dict[str, Any]:  # fmt: skip
+    """What was measured, what the simulation says of the same, and what it says of the rest."""
+    needs = {k: round(v, 3) for k, v in asdict(seen).items() if k != "latency_ms"}
+    machines = carried(seen, prices, (AT_ONCE, IN_FLIGHT))
+    both = compared(seen, rows, cores, (AT_ONCE, IN_FLIGHT))
+    apart = [abs(np.log(r["predicted"]["p50"] / r["measured"]["p50"])) for r in both if r["measured"]["p50"]]
+    return {
+        "command": "python -m bench.capacity", "scale": dict(scale), "kernels_ms": dict(kernels),
+        "request": needs | {"latency_p50_ms": round(float(np.median(seen.latency_ms)), 2)},
+        "idle_latency_ms": np.round(seen.latency_ms, 2).tolist(), "measured": rows, "compared": both,
+        "median_off_by_factor": round(float(np.exp(np.median(apart))), 2) if apart else None,
+        "target": {"rps": TARGET_RPS, "p99_ms": TARGET_P99_MS, "share_that_stays": SHARE_THAT_STAYS},
+        "prices": asdict(prices), "machines": machines, "breaks_first": breaks_first(seen, machines[0]["rps_of_one"]),
+        "on_paper": at_scale(*sizes, index_builds), "seed": seed,
+        "hardware": hardware(), "commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """The result as tables."""
+    console.print(_table("foretold and measured, ms", found["compared"], {
+        "workers": "workers", "rate": "rate", "P50 measured": "measured.p50", "P50 foretold": "predicted.p50",
+        "P99 measured": "measured.p99", "P99 foretold": "predicted.p99",
+    }))  # fmt: skip
+    console.print(_table(f"{TARGET_RPS:,} requests/s, P99 below {TARGET_P99_MS:g} ms, one zone of three away",
+                         found["machines"], {name: name for name in found["machines"][0]}))
+    console.print(_table("what is full first", found["breaks_first"], {
+        "part": "part", "full at, requests/s": "full_at_rps", "needed": "needed_for_target", "instead": "instead",
+    }))  # fmt: skip
+    paper = found["on_paper"]
+    fit = paper["fit"]
+    console.print(
+        f"{paper['users']:,} shoppers x {paper['items']:,} items: {paper['store_shards']} shards of the store, "
+        f"{paper['held_by_each_worker_gib']} GiB in each worker; index: {fit['scale']:.2g} x n^{fit['power']:.2f} "
+        f"(R2 {fit['r2']:.3f}), {paper['build_cpu_hours']} CPU hours"
+    )
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
+    table = Table(title=title)
+    for heading in columns:
+        table.add_column(heading)
+    for row in rows:
+        cells = []
+        for path in columns.values():
+            value: Any = row
+            for name in path.split("."):
+                value = value[name]
+            cells.append(f"{value:,}" if isinstance(value, int | float) else str(value))
+        table.add_row(*cells)
+    return table
+
+
+def picture(found: dict[str, Any], path: Path) -> None:
+    """Foretold against measured, and what the target needs by shape of machine."""
+    import matplotlib as mpl  # only here: it takes longer to import than a quick run takes
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for workers, colour in ((1, "#2a6f97"), (2, "#e07a5f")):
+        rows = [row for row in found["compared"] if row["workers"] == workers and row["measured"]["p99"]]
+        rates = [row["rate"] for row in rows]
+        for p, style in (("p50", ":"), ("p99", "-")):
+            left.plot(rates, [row["measured"][p] for row in rows], "o", color=colour)
+            left.plot(rates, [row["predicted"][p] for row in rows], style, color=colour,
+                      label=f"{workers} worker(s) {p.upper()}")
+    left.set(xlabel="requests per second", ylabel="ms", yscale="log", title="measured (dots), foretold (lines)")
+    left.legend(fontsize=7)
+    rows = [row for row in found["machines"] if row["replicas"]]
+    right.bar([str(row["cores"]) for row in rows], [row["cores_in_all"] for row in rows], color="#2a6f97")
+    for i, row in enumerate(rows):
+        right.annotate(f"{row['replicas']:,} x\n{row['price_per_hour']:,}/h", (i, row["cores_in_all"]), ha="center")
+    right.set(xlabel="cores of a machine", ylabel="cores in all", title=f"{TARGET_RPS:,}/s, P99 < {TARGET_P99_MS:g} ms")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

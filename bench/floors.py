@@ -1,0 +1,109 @@
+"""What one request costs at least: the kernels that the funnel calls, each measured alone, in CPU milliseconds.
+
+The search of the index, the three ONNX models, and the read of a shopper's packed tiles with their unpacking. What the
+recommender uses beyond their sum is its own overhead: HTTP, JSON, putting rows together, the record of the decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import numpy as np
+
+from adapters.model_server import open_session
+from adapters.online_store import OnlineStore
+from adapters.pointers import load_current
+from bench.funnel_world import CATEGORIES, World
+from feature_repo import tiles
+from models.ann_index import AnnIndex
+from models.ranking_features import FEATURES
+from models.retrieval import SIZES
+
+RUNS: Final = 200
+WARM: Final = 20
+POOL, RANKED, RECENT = 1000, 200, 20
+
+
+def floors(world: World, redis_url: str, *, runs: int = RUNS) -> dict[str, float]:
+    """Kernel -> mean CPU milliseconds of one call, on one thread."""
+    bundles = load_current(world.home / "published")
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(POOL, len(FEATURES))).astype(np.float32)
+    users = rng.integers(1, world.scale.users + 1, runs)
+    recent = rng.integers(1, world.scale.items + 1, (runs, RECENT))
+    encoder = open_session(bundles["two-tower"].path("user_encoder.onnx"))
+    prerank = open_session(bundles["preranker"].path("model.onnx"))
+    rank = open_session(bundles["ranker"].path("model.onnx"))
+    index = AnnIndex.load(bundles["index"].path("items.faiss"), threads=1)
+
+    def encode(i: int) -> Any:
+        return encoder.run(["embedding"], {"user_index": users[i : i + 1], "recent_items": recent[i : i + 1]})[0]
+
+    queries = np.concatenate([encode(i) for i in range(runs)])
+    found = {
+        "user encoder (ONNX)": _mean_ms(encode, runs),
+        f"search, {SIZES['two_tower']} of {world.scale.items:,} (FAISS)": _mean_ms(
+            lambda i: index.search(queries[i : i + 1], SIZES["two_tower"]), runs
+        ),
+        f"pre-ranker, {POOL} rows (ONNX)": _mean_ms(lambda _: prerank.run(["score"], {"features": rows}), runs),
+        f"ranker, {RANKED} rows (ONNX)": _mean_ms(lambda _: rank.run(["score"], {"features": rows[:RANKED]}), runs),
+        "packed tiles (Redis, unpacked)": asyncio.run(_reads(world, redis_url, runs)),
+    }
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def recall(world: World, k: int, queries: int = 200) -> float:
+    """Recall of the published index at `k` against exact search, for shoppers' own embeddings."""
+    bundles = load_current(world.home / "published")
+    encoder = open_session(bundles["two-tower"].path("user_encoder.onnx"))
+    rng = np.random.default_rng(2)
+    asked = {
+        "user_index": rng.integers(1, world.scale.users + 1, queries),
+        "recent_items": rng.integers(1, world.scale.items + 1, (queries, RECENT)),
+    }
+    vectors = encoder.run(["embedding"], asked)[0]
+    k = min(k, world.scale.items)
+    found = AnnIndex.load(bundles["index"].path("items.faiss"), threads=2).search(vectors, k)[1]
+    shares = []
+    for part, rows in zip(np.array_split(vectors, 10), np.array_split(found, 10), strict=True):
+        exact = np.argpartition(-(part @ world.embeddings.T), k - 1, axis=1)[:, :k]
+        shares += [len(np.intersect1d(a, b)) / k for a, b in zip(exact, rows, strict=True)]
+    return float(np.mean(shares))
+
+
+async def _reads(world: World, redis_url: str, runs: int) -> float:
+    store = OnlineStore(redis_url, world.plan, timeout_ms=10_000)
+    now_ms = time.time_ns() // 1_000_000
+    views = [world.plan.view("user_activity"), world.plan.view("user_category_activity")]
+
+    async def read(i: int) -> None:
+        user = f"u{i * 31 % world.scale.users}"
+        keys = [(user, f"c{c}") for c in range(CATEGORIES)]
+        (packed,), tiled = await store.read_many([(views[0].name, [(user,)]), (views[1].name, keys)])
+        tiles.windows(views[0], packed, now_ms)
+        tiles.columns(views[1], tiled, now_ms)
+
+    value = await _mean_ms_async(read, runs)
+    await store.close()
+    return value
+
+
+def _mean_ms(call: Callable[[int], Any], runs: int) -> float:
+    for i in range(min(WARM, runs)):
+        call(i)
+    begun = time.process_time()
+    for i in range(runs):
+        call(i)
+    return 1000 * (time.process_time() - begun) / runs
+
+
+async def _mean_ms_async(call: Callable[[int], Awaitable[None]], runs: int) -> float:
+    for i in range(min(WARM, runs)):
+        await call(i)
+    begun = time.process_time()
+    for i in range(runs):
+        await call(i)
+    return 1000 * (time.process_time() - begun) / runs

@@ -1,0 +1,189 @@
+"""A discrete-event simulation of recommenders on one machine: where requests wait, and for what.
+
+A request is let in or shed, takes a turn in its worker's funnel, and needs in turn the worker's interpreter (one piece
+of Python at a time), its kernels (ONNX in other threads, beside the interpreter) and an answer of the store. All that
+computes needs a core too. After the answer its record is made, by the same interpreter. Queues are first come, first
+served. Knows no measurement: `bench/capacity_model.py` brings the numbers.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Process = Generator["float | Resource", None, None]
+_PIECES = 4  # of Python, between which the kernels run
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a request needs, in ms. `shape`: factors with mean 1 by which requests differ; one is drawn for each."""
+
+    python_ms: float
+    kernel_ms: float
+    wait_ms: float = 0.0
+    record_ms: float = 0.0
+    elsewhere_ms: float = 0.0
+    """CPU that others on the same machine use for it: the load driver."""
+    shape: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
+
+    def __post_init__(self) -> None:
+        parts = (self.python_ms, self.kernel_ms, self.wait_ms, self.record_ms, self.elsewhere_ms)
+        if min(parts) < 0 or self.python_ms + self.kernel_ms <= 0:
+            raise ValueError(f"times must not be negative, and something must compute: {parts}")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`workers` processes on `cores`; each lets `at_once` into its funnel and has `most` requests at most."""
+
+    cores: int
+    workers: int
+    at_once: int = 4
+    most: int = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run showed: milliseconds of those that were answered, how many were shed, cores busy on average."""
+
+    latency_ms: NDArray[np.float64]
+    shed: int
+    busy_cores: float
+
+    def percentile(self, p: float) -> float:
+        return float(np.percentile(self.latency_ms, p)) if len(self.latency_ms) else float("inf")
+
+
+class Resource:
+    """`capacity` places, taken in order of asking: `yield resource` waits for one, `release()` gives it back."""
+
+    def __init__(self, clock: Clock, capacity: int) -> None:
+        self._clock, self._free, self._waiting = clock, capacity, deque[Process]()
+
+    def ask(self, process: Process) -> None:
+        if self._free > 0:
+            self._free -= 1
+            self._clock.at(0.0, process)
+        else:
+            self._waiting.append(process)
+
+    def release(self) -> None:
+        if self._waiting:
+            self._clock.at(0.0, self._waiting.popleft())
+        else:
+            self._free += 1
+
+
+class Clock:
+    """Runs processes in order of time. A process yields milliseconds to pass, or a resource to wait for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Process]] = []
+        self._count = 0
+
+    def at(self, delay_ms: float, process: Process) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (self.now + delay_ms, self._count, process))
+
+    def run(self) -> None:
+        while self._events:
+            self.now, _, process = heapq.heappop(self._events)
+            try:
+                wanted = next(process)
+            except StopIteration:
+                continue
+            if isinstance(wanted, Resource):
+                wanted.ask(process)
+            else:
+                self.at(wanted, process)
+
+
+class _Worker:
+    def __init__(self, clock: Clock, machine: Machine) -> None:
+        self.interpreter, self.turns = Resource(clock, 1), Resource(clock, machine.at_once)
+        self.here = 0
+
+
+class _Run:
+    def __init__(self, machine: Machine, demand: Demand, rng: np.random.Generator) -> None:
+        self.machine, self.demand, self.rng = machine, demand, rng
+        self.clock = Clock()
+        self.cores = Resource(self.clock, machine.cores)
+        self.workers = [_Worker(self.clock, machine) for _ in range(machine.workers)]
+        self.latency: list[float] = []
+        self.shed = 0
+        self.busy_ms = 0.0
+
+    def request(self, worker: _Worker, factor: float) -> Process:
+        """One request's way, from its arrival on."""
+        arrived, demand = self.clock.now, self.demand
+        if demand.elsewhere_ms:
+            self.clock.at(0.0, self._on_core(demand.elsewhere_ms))
+        if worker.here >= self.machine.most:
+            self.shed += 1
+            return
+        worker.here += 1
+        yield worker.turns
+        piece = demand.python_ms * factor / _PIECES
+        kernel = demand.kernel_ms * factor / (_PIECES - 1)
+        for i in range(_PIECES):
+            if i:
+                yield from self._on_core(kernel)
+            yield from self._python(worker, piece)
+            if i == 0 and demand.wait_ms:
+                yield demand.wait_ms * factor
+        worker.turns.release()
+        worker.here -= 1
+        self.latency.append(self.clock.now - arrived)
+        if demand.record_ms:
+            yield from self._python(worker, demand.record_ms * factor)
+
+    def _python(self, worker: _Worker, ms: float) -> Process:
+        yield worker.interpreter
+        yield from self._on_core(ms)
+        worker.interpreter.release()
+
+    def _on_core(self, ms: float) -> Process:
+        yield self.cores
+        yield ms
+        self.busy_ms += ms
+        self.cores.release()
+
+    def arrivals(self, rate: float, n: int) -> Process:
+        gaps = self.rng.exponential(1000 / rate, n)
+        workers = self.rng.integers(0, len(self.workers), n)
+        factors = self.rng.choice(self.demand.shape, n)
+        for gap, worker, factor in zip(gaps.tolist(), workers.tolist(), factors.tolist(), strict=True):
+            yield gap
+            self.clock.at(0.0, self.request(self.workers[worker], factor))
+
+
+def simulate(machine: Machine, demand: Demand, rate: float, *, requests: int = 4000, seed: int = 7) -> Outcome:
+    """`requests` of a Poisson process of `rate` a second, spread over the workers by chance."""
+    run = _Run(machine, demand, np.random.default_rng(seed))
+    run.clock.at(0.0, run.arrivals(rate, requests))
+    run.clock.run()
+    return Outcome(np.array(run.latency), run.shed, run.busy_ms / max(run.clock.now, 1e-9))
+
+
+def most_rate(
+    keeps: Callable[[float], bool], *, low: float = 0.5, high: float = 100_000.0, within: float = 0.02
+) -> float:
+    """The highest rate that `keeps` its promise, to `within` of itself; 0 where even `low` does not."""
+    if not keeps(low):
+        return 0.0
+    top = low
+    while top < high and keeps(min(2 * top, high)):
+        top = min(2 * top, high)
+    bottom, top = top, min(2 * top, high)
+    while top - bottom > within * bottom:
+        middle = (bottom + top) / 2
+        bottom, top = (middle, top) if keeps(middle) else (bottom, middle)
+    return bottom

@@ -1,0 +1,130 @@
+"""Who is let in: few requests in the funnel at once, a short queue before it, and an early no to those beyond.
+
+`most` bounds the requests that are here at all. Where a queue *stands*, that is, where for a whole `interval_ms` nobody
+waited less than `target_ms` (the signal of CoDel, Nichols and Jacobson 2012), the limit falls to what the queue's
+measured pace works off within that time; after every other interval it rises a little. So a burst that the funnel works
+off is queued, and an overload is refused at the door, within microseconds and before any work. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from adapters.errors import Overloaded
+from adapters.telemetry import SECONDS_BUCKETS
+
+SHED: Final = Counter("minimart_shed_total", "Requests refused with 429, by the limit that they met", ["limit"])
+QUEUE_SECONDS: Final = Histogram(
+    "minimart_queue_seconds", "Seconds that a request waited for its turn in the funnel", buckets=SECONDS_BUCKETS
+)
+LIMIT: Final = Gauge(
+    "minimart_admission_limit", "Requests that may be here at once just now", multiprocess_mode="livesum"
+)
+RETRY_AFTER_S: Final = 1.0
+_SMOOTHING: Final = 0.1  # weight of the newest gap between two ends in the pace
+for _limit in ("in_flight", "queue"):
+    SHED.labels(_limit)
+
+
+@dataclass(frozen=True)
+class AdmissionConfig:
+    """`at_once` in the funnel, the others wait: taking turns would delay all more. Times in milliseconds."""
+
+    at_once: int = 4
+    most: int = 16
+    target_ms: float = 20.0
+    interval_ms: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.at_once < 1 or self.most < 1:
+            raise ValueError(f"at_once {self.at_once} and most {self.most} must be at least 1")
+        if self.target_ms <= 0 or self.interval_ms <= 0:
+            raise ValueError(f"target_ms {self.target_ms} and interval_ms {self.interval_ms} must be above 0")
+
+
+class Admission:
+    """One process's door. `async with turn()` waits for a place in the funnel, or raises Overloaded at once."""
+
+    def __init__(
+        self, config: AdmissionConfig = AdmissionConfig(), *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.config, self._clock = config, clock
+        self._turns = asyncio.Semaphore(self.config.at_once)
+        self._in_flight = 0
+        self._pace_s = 0.0
+        """Seconds between two ends while others waited, smoothed; 0 = not known yet."""
+        self._ended: float | None = None
+        self._limit = self.config.most
+        self._least_s = float("inf")
+        self._interval_ends = 0.0
+        LIMIT.set(self._limit)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were let in and are not answered yet."""
+        return self._in_flight
+
+    @property
+    def busy(self) -> bool:
+        """Whether half of the funnel is taken: work that can wait should."""
+        return self._in_flight >= max(1, self.config.at_once // 2)
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be here at once just now, at most `most`."""
+        return self._limit
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A place in the funnel, in order of arrival. Raises Overloaded, without waiting, where there is no room."""
+        self._refuse_beyond(self._limit)
+        arrived = self._clock()
+        self._in_flight += 1
+        try:
+            async with self._turns:
+                self._waited(self._clock() - arrived)
+                yield
+        finally:
+            self._in_flight -= 1
+            self._one_ended()
+
+    def _refuse_beyond(self, limit: int) -> None:
+        if self._in_flight < limit:
+            return
+        met = "in_flight" if limit == self.config.most else "queue"
+        SHED.labels(met).inc()
+        raise Overloaded(
+            f"{self._in_flight} requests are here and {limit} may be just now; try again after {RETRY_AFTER_S:g} s",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    def _waited(self, seconds: float) -> None:
+        """Note a wait; at the end of an interval set the limit by whether a queue stood."""
+        QUEUE_SECONDS.observe(seconds)
+        now, config = self._clock(), self.config
+        self._least_s = min(self._least_s, seconds)
+        if now < self._interval_ends:
+            return
+        stands = self._least_s > config.target_ms / 1000 and self._pace_s > 0
+        room = config.at_once + int(config.target_ms / 1000 / self._pace_s) if stands else self._limit + 1
+        self._limit = min(config.most, room)
+        self._least_s, self._interval_ends = float("inf"), now + config.interval_ms / 1000
+        LIMIT.set(self._limit)
+
+    def _one_ended(self) -> None:
+        """Learn the pace from gaps during which the funnel was full, which is when somebody waits now."""
+        now = self._clock()
+        if self._in_flight < self.config.at_once:
+            self._ended = None
+            return
+        if self._ended is not None:
+            gap = now - self._ended
+            self._pace_s = gap if self._pace_s == 0 else self._pace_s + _SMOOTHING * (gap - self._pace_s)
+        self._ended = now

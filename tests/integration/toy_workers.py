@@ -1,0 +1,33 @@
+"""A toy service with several workers, as a program: `python -m tests.integration.toy_workers PORT`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from adapters.web import create_app
+from adapters.workers import merged_metrics, serve_workers
+
+
+def factory(shared: Path) -> FastAPI:
+    app = create_app("toy", title="Toy", ready=dict, metrics=partial(merged_metrics, shared))
+
+    @app.get("/pid")
+    async def pid() -> dict[str, int]:
+        return {"pid": os.getpid()}
+
+    @app.get("/slow")
+    async def slow() -> dict[str, int]:
+        await asyncio.sleep(0.5)
+        return {"pid": os.getpid()}
+
+    return app
+
+
+if __name__ == "__main__":
+    sys.exit(serve_workers(factory, "127.0.0.1", int(sys.argv[1]), "toy", 2))
