@@ -29,7 +29,6 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     meaning: str
     unit: str = ""
     type: str = ""
-    required: bool = True
 
 
 class Freshness(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,6 +138,8 @@ def hold_to_schema(contract: Contract, schema: Mapping[str, Any]) -> list[str]:
              if name not in contract.fields]
     wrong += [f"[fields.{name!r}]: the schema has no such field; take it out" for name in contract.fields
               if name not in told]
+    wrong += [f"[fields.{name!r}]: the schema states its type; take `type` out"
+              for name, field in contract.fields.items() if field.type]
     wrong += [f"[fields.{name!r}]: a number needs its unit" for name, found in told.items()
               if is_number(found) and name in contract.fields and not contract.unit(name)]
     return [f"contract {contract.name}: {line}" for line in wrong]

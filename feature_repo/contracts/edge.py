@@ -1,6 +1,7 @@
-"""Row rules as checks of one event, compiled once per topic: what the collector asks of every event that comes in. Pure.
+"""Row rules as checks of one event, compiled once per topic: what the collector asks of every event that comes in.
 
-A check costs about a microsecond: getters and bounds are bound when it is compiled, and nothing is looked up per event.
+A check costs a microsecond or two: getters and bounds are bound when it is compiled, nothing is looked up per event.
+Pure.
 """
 
 from __future__ import annotations
