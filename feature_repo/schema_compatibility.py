@@ -146,7 +146,7 @@ def committed_versions(topic: str, folder: Path = FOLDER) -> dict[int, Path]:
 
 
 def write(folder: Path = FOLDER) -> list[str]:
-    """Write every event's schema to `<folder>/<topic>.v<version>.json`; returns what is refused: then none is written."""
+    """Write `<folder>/<topic>.v<version>.json` of every event; returns what is refused, and then writes nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     made = schemas()
     refused = [line for topic, schema in made.items() for line in refusals(contracts()[topic], schema, folder)]
