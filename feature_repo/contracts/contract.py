@@ -83,6 +83,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     key: str = ""
     path: str = ""
     """Of a table: its file under the platform's home."""
+    made_from: tuple[str, ...] = ()
+    """Of a table: the topics that it is made from."""
     includes: tuple[str, ...] = ()
     change: Change
     freshness: Freshness | None = None

@@ -61,8 +61,10 @@ def _unsaid(contract: Contract) -> list[str]:
 
 
 def _hold_together(found: dict[str, Contract]) -> None:
-    """Every reference leads to a field of another contract."""
+    """Every reference leads to a field of another contract, and every table is made from topics that are there."""
     for contract in found.values():
+        if unknown := set(contract.made_from) - set(found):
+            raise ContractBroken(f"contract {contract.name}: made_from = {sorted(unknown)}: there is no such topic")
         for rule in contract.rules:
             to, field = getattr(rule, "to", None), getattr(rule, "to_field", "")
             if to is not None and (to not in found or field not in found[to].fields):

@@ -14,13 +14,13 @@ from services.console import words
 
 Panel = dict[str, Any]
 LEVELS: Final = {"broken": "bad", "warn": "warn", "kept": "good"}
-GAUGES: Final = ("newest_timestamp_seconds", "freshness_seconds", "hour_records", "hour_expected_records", "volume_level")
+GAUGES: Final = ("newest_timestamp_seconds", "hour_records", "hour_expected_records", "volume_level")
 _PREFIX: Final = "minimart_topic_"
 
 
 @dataclass(frozen=True)
 class Told:
-    """`gauges`: topic -> gauge -> value, as the event log shows them; `report`: the newest check; `why`: what is away."""
+    """`gauges`: topic -> gauge -> value, from the event log; `report`: the newest check; `why`: what is away."""
 
     gauges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     report: Mapping[str, Any] | None = None

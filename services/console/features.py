@@ -32,6 +32,8 @@ class Known:
     columns: Mapping[str, Column] = field(default_factory=dict)
     drift: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Feature -> its row of the newest drift report."""
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Table -> the topics that it is made from, by its contract."""
     why: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,7 +71,7 @@ def lineage(name: str, known: Known, models: Sequence[Reader]) -> list[Panel]:
     """The way of a view's data, stage by stage: topics, the view, the services, the versions of models."""
     assert known.plan is not None
     view = known.plan.views.get(name)
-    topics = sorted({topic for topic, _ in view.feeds}) if view else ["shop.items"] if _of_catalogue(name, known) else []
+    topics = sorted({topic for topic, _ in view.feeds}) if view else list(known.sources.get(name, ()))
     services = [s.name for s in known.plan.services if name in s.views]
     versions = [f"{r.model} {r.version}" + ("" if r.role == "champion" else f" ({r.role})") for r in models]
     return [
@@ -78,12 +80,6 @@ def lineage(name: str, known: Known, models: Sequence[Reader]) -> list[Panel]:
         {"title": "services", "names": services, "none": "no service reads it"},
         {"title": "models", "names": versions, "none": "no model in use reads it"},
     ]  # fmt: skip
-
-
-def _of_catalogue(name: str, known: Known) -> bool:
-    """Whether an attribute view is keyed by the item: then it is made from the catalogue's topic."""
-    assert known.plan is not None
-    return any(v.name == name and v.join_keys == ("item_id",) for v in known.plan.attribute_views)
 
 
 def _age(known: Known, name: str, about: Any, now_ms: int) -> Panel:

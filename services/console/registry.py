@@ -1,4 +1,4 @@
-"""What the pages of features and contracts are made from, read where it lies: at most once in a while, whoever looks."""
+"""What the pages of features and contracts are made from, read where it lies, at most once in a while."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from adapters.errors import MinimartError, Unavailable
 from adapters.feature_ages import Age
 from adapters.model_readers import Reader, readers
 from adapters.pointers import read_current
+from feature_repo.contracts.files import contracts
 from feature_repo.plan import FeaturePlan
 from models.drift.baseline import Baseline
 from models.drift.columns import Column
@@ -69,11 +70,13 @@ class Registry:
             ages = self._ages.look(plan)
         except (Unavailable, OSError) as error:
             why["ages"] = f"Ages are not known: {getattr(error, 'detail', error)}"
-        columns = self._quiet(why, "columns", "No distributions", lambda: baseline_columns(self._home / "published"), {})
-        models: list[Reader] = self._quiet(why, "models", "No models", lambda: readers(self._home / "published"), [])
+        published = self._home / "published"
+        columns = self._quiet(why, "columns", "No distributions", lambda: baseline_columns(published), {})
+        models: list[Reader] = self._quiet(why, "models", "No models", lambda: readers(published), [])
         report = _json(self._home / "drift" / "latest.json") or {}
         drift = {row["name"]: row for row in report.get("features", ()) if isinstance(row, dict) and "name" in row}
-        return Known(plan, ages, models, columns, drift, why)
+        sources = {name: contract.made_from for name, contract in contracts().items()}
+        return Known(plan, ages, models, columns, drift, sources, why)
 
     def _quiet(self, why: dict[str, str], part: str, lack: str, read: Callable[[], Any], nothing: Any) -> Any:
         """What `read` gives, or `nothing` and why."""
