@@ -61,7 +61,7 @@ def _view(name: str, listed: Sequence[Listed], known: Known, now_ms: int) -> Pan
     models = [r for r in known.readers if names & r.reads]
     return {
         "name": name, "about": about.description, "owner": about.owner or "nobody", "kind": about.kind,
-        "keys": " and ".join(keys), "sla": span(about.freshness_sla_s) if about.freshness_sla_s else "none",
+        "per": " and ".join(keys), "sla": span(about.freshness_sla_s) if about.freshness_sla_s else "none",
         "tags": [f"{k}: {v}" for k, v in sorted(about.tags.items())], "age": _age(known, name, about, now_ms),
         "lineage": lineage(name, known, models), "rows": [_row(one, known, models) for one in listed],
     }  # fmt: skip

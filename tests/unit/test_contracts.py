@@ -15,6 +15,7 @@ from feature_repo.contracts import rules
 from feature_repo.contracts.contract import ContractBroken
 from feature_repo.contracts.edge import Breach, compile_check
 from feature_repo.contracts.files import FOLDER, contracts, load
+from services.collector import openapi
 from services.collector.collect import CHECKS, Accepted, Refused, decide, read
 from tests.unit.test_collect import CLICK, KETTLE, Shelf
 
@@ -116,6 +117,16 @@ def test_what_breaks_its_contract_is_refused_and_quarantined(body: dict[str, Any
     assert says in verdict.detail
     assert verdict.topic in CONTRACTS
     assert events.decode(verdict.topic, verdict.payload).key() == verdict.key
+
+
+def test_the_openapi_document_states_the_limits_of_the_contracts() -> None:
+    told = openapi.schemas()
+    assert told["ProductClicked"]["properties"]["price_cents"]["maximum"] == 10_000_000
+    assert told["OrderLine"]["properties"]["price_cents"]["maximum"] == 10_000_000
+    assert told["OrderLine"]["properties"]["quantity"]["maximum"] == 10_000  # its rule is not for the door
+    assert told["PaymentMade"]["properties"]["currency"]["enum"] == ["EUR"]
+    assert events.json_schemas()["shop.clicks"]["$defs"]["ProductClicked"]["properties"]["price_cents"][  # type: ignore[index]
+        "maximum"] == 10_000_000_000
 
 
 def test_what_keeps_its_contract_is_taken() -> None:
