@@ -45,6 +45,7 @@ DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence flink dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
 .PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench capacity check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift check-contracts
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -110,6 +111,9 @@ evaluate: $(TRAINING) ## ranking quality on held-out days, after make demo: funn
 
 check-drift: $(TRAINING) ## is it drift? the newest live traffic against a baseline: WINDOW=1h BASELINE=last_healthy|training|same_hour_last_week
 	@$(TRAINING) -m pipelines.check_drift --record always $(if $(WINDOW),--window $(WINDOW)) $(if $(BASELINE),--baseline $(BASELINE))
+
+check-contracts: $(TRAINING) ## does the data keep its contracts? the newest rows of the lake: WINDOW=1d CONTRACT=shop.clicks (empty: all)
+	@$(TRAINING) -m pipelines.check_contracts $(if $(WINDOW),--window $(WINDOW)) $(if $(CONTRACT),--contract $(CONTRACT))
 
 bench: $(TRAINING) ## measure again what the README says, on the running platform, with raw samples; then make evidence
 	@cp "$${MINIMART_HOME:-.minimart}/bench/demo.json" bench/results/demo.json

@@ -51,6 +51,9 @@ DERIVED: Final = (
 FEATURES: Final[tuple[str, ...]] = (*USER, *ITEM, *USER_CATEGORY, *RETRIEVAL, *DERIVED)
 """Names of the columns of `assemble`, in order; `features.json` of a ranker bundle repeats them."""
 
+STORED: Final[tuple[str, ...]] = (*USER, *ITEM, *USER_CATEGORY, "user_recent_items")
+"""Features of the online store from which `assemble` makes its columns."""
+
 FEATURES_SHA: Final = hashlib.sha256("\n".join(FEATURES).encode()).hexdigest()
 DEVICES: Final = ("desktop", "phone", "tablet", "other")
 

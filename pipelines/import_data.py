@@ -18,19 +18,16 @@ import pyarrow as pa
 
 from adapters.errors import BadInput, MinimartError, Misconfigured
 from feature_repo import events
+from pipelines import import_rows
 from pipelines.history_lake import read_meta, write_history
 from pipelines.import_files import Quarantine, read
 from pipelines.import_mapping import NEVER_THERE, OPTIONAL, Plan, find_plan
-from pipelines.import_rows import check_events, check_items
 from settings import Settings, load_settings
 
 LEAST_ITEMS: Final = 20  # a feed has 20 distinct items
 MOST_LINES: Final = 100
 UNCATEGORISED: Final = "uncategorised"
-TOPICS: Final = {
-    "click": events.ProductClicked.topic, "cart": events.ProductAddedToCart.topic, "order": events.OrderPlaced.topic,
-    "item": events.ItemListed.topic,
-}  # fmt: skip
+TOPICS: Final = import_rows.TOPICS | {"item": events.ItemListed.topic}
 
 
 def main() -> None:
@@ -97,10 +94,10 @@ def checked(folder: Path, plan: Plan, now_ms: int, quarantine: Quarantine) -> tu
     items = None
     if plan.items is not None:
         raw = read(folder, "items", plan.items, quarantine)
-        items = check_items(plan.items.file, raw, plan.items, now_ms, quarantine)
+        items = import_rows.check_items(plan.items.file, raw, plan.items, now_ms, quarantine)
     raw = read(folder, "events", plan.events, quarantine)
     known = items["item_id"] if items is not None else None
-    rows = check_events(plan.events.file, raw, plan.events, known, now_ms, quarantine)
+    rows = import_rows.check_events(plan.events.file, raw, plan.events, known, now_ms, quarantine)
     count = items.height if items is not None else rows["item_id"].n_unique()
     if count < LEAST_ITEMS:
         raise BadInput(f"{count} items can be used; a feed needs at least {LEAST_ITEMS}", field="item_id")

@@ -1,14 +1,22 @@
-"""Judges the rows of the user's files: good ones typed, bad ones into quarantine with their reason. No row is lost."""
+"""Judges the rows of the user's files: good ones typed, bad ones into quarantine with their reason. No row is lost.
+
+A row must be readable, and keep the contract of the topic it goes to.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Final
 
+import msgspec
 import polars as pl
 
 from adapters.errors import BadInput
-from feature_repo.events import ID_PATTERN
+from feature_repo.contracts.edge import ELEMENT
+from feature_repo.contracts.files import contracts
+from feature_repo.contracts.rules import Allowed, Range, RowRule
+from feature_repo.events import ID_PATTERN, ItemListed, OrderPlaced, ProductAddedToCart, ProductClicked
+from pipelines.contract_expressions import broken
 from pipelines.import_files import ROW, Quarantine
 from pipelines.import_mapping import OPTIONAL, TYPES, Source
 
@@ -18,6 +26,10 @@ PER_MS: Final = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 MOST_CENTS: Final = 10_000_000_000
 DEVICES: Final = ("desktop", "phone", "tablet", "other")
 REPEATED: Final = "it repeats an earlier row"
+TOPICS: Final = {"click": ProductClicked.topic, "cart": ProductAddedToCart.topic, "order": OrderPlaced.topic}
+TYPED: Final = {"price_cents": "price_cents", "quantity": "quantity_n", "country": "country", "device": "device",
+                "stock": "stock_n"}  # fmt: skip
+"""Fields of the contracts, and the typed columns in which an import has them."""
 Rules = list[tuple[str, pl.Expr]]  # why a row is bad, and whether it is
 
 
@@ -35,6 +47,7 @@ def check_items(file: str, frame: pl.DataFrame, source: Source, now_ms: int, qua
         ("seller_id is not a valid id", _bad_id("seller_id")),
         (f"listed_at is not a time (read as {unit})", _unless("listed_at", in_range)),
         ("stock is not a whole number from 0", _unless("stock", pl.col("stock_n").is_between(0, 1_000_000_000))),
+        *_contract_rules(ItemListed.topic),
         ("item_id came before in this file", ~pl.col("item_id").is_first_distinct()),
     ]  # fmt: skip
     return _sort_out(file, frame, typed, rules, quarantine).select(
@@ -72,6 +85,7 @@ def check_events(
         ("session_id is not a valid id", _bad_id("session_id")),
         ("country is not two capital letters", _unless("country", pl.col("country").str.contains("^[A-Z]{2}$"))),
         (f"device is none of {', '.join(DEVICES)}", _unless("device", pl.col("device").is_in(DEVICES))),
+        *(rule for kind, topic in TOPICS.items() for rule in _contract_rules(topic, pl.col("kind") == kind)),
         ("item_id is not in the items file", unknown),
         (REPEATED, ~pl.struct("user_id", "item_id", "time_ms", "kind").is_first_distinct()),
     ]  # fmt: skip
@@ -162,6 +176,19 @@ def _id_rules(name: str) -> Rules:
 
 def _price_rules() -> Rules:
     return [("price is not a number from 0", _unless("price", pl.col("price_cents").is_between(0, MOST_CENTS)))]
+
+
+def _contract_rules(topic: str, where: pl.Expr | None = None) -> Rules:
+    """What a topic's contract asks of every row, as far as an import has the field; `where`: of these rows only."""
+    of = {rule: rule.fields[0].rpartition(ELEMENT)[2] for rule in contracts()[topic].row_rules if rule.edge}
+    where = pl.lit(True) if where is None else where
+    return [(f"{rule.text} (contract {topic})", where & broken(_of_column(rule, TYPED[name])))
+            for rule, name in of.items() if name in TYPED and isinstance(rule, Range | Allowed)]  # fmt: skip
+
+
+def _of_column(rule: Range | Allowed, column: str) -> RowRule:
+    """The same rule of another column."""
+    return msgspec.structs.replace(rule, field=column)
 
 
 def _label_rule(name: str, most: int) -> tuple[str, pl.Expr]:

@@ -20,7 +20,7 @@ from adapters.model_repository import load, put_version
 from adapters.pointers import in_use, set_current
 from adapters.provenance import ROOT, commit
 from adapters.registry import open_registry
-from models.ranking_features import FEATURES_SHA
+from models.ranking_features import FEATURES_SHA, STORED
 from pipelines.gate import checks
 from pipelines.stages import Context, Stage, open_context
 from settings import Settings
@@ -59,7 +59,10 @@ def bundles_of(context: Context, stage: Stage, found: dict[str, str], folder: Pa
     towers = [f"two_tower/{n}" for n in (
         "user_encoder.onnx", "item_encoder.onnx", "users.txt", "items.txt", "categories.txt")]  # fmt: skip
     plan: dict[str, tuple[str, dict[str, Path], dict[str, Any]]] = {
-        "two-tower": (two_tower, _files(stage, towers), {"report": _json(stage, "two_tower/report.json")}),
+        "two-tower": (
+            two_tower, _files(stage, towers),
+            {"reads": ["user_recent_items"], "report": _json(stage, "two_tower/report.json")},
+        ),
         "index": (
             _dated(stage, "index/items.faiss", two_tower), _files(stage, ["index/items.faiss"]) | items,
             {"encoder_version": two_tower, "report": _json(stage, "index/report.json")},
@@ -77,7 +80,8 @@ def bundles_of(context: Context, stage: Stage, found: dict[str, str], folder: Pa
         files = _files(stage, [f"{name}/{file}" for file in ("model.onnx", "model.txt", "features.json")])
         files |= {file.name: file for file in [stage.path(f"{name}/baseline.json")] if file.exists()}
         version = stage.path(f"{name}/version.txt").read_text().strip()
-        plan[name] = (version, files, {"features_sha256": FEATURES_SHA, "report": _json(stage, f"{name}/report.json")})
+        report = _json(stage, f"{name}/report.json")
+        plan[name] = (version, files, {"features_sha256": FEATURES_SHA, "reads": list(STORED), "report": report})
     return {
         name: write_bundle(folder, name, version, files, shared | meta, gate=gate)
         for name, (version, files, meta) in plan.items()

@@ -1,7 +1,8 @@
 """The decision about every event that comes in: complete it and let it through, or refuse it with its reason.
 
-Does not know HTTP or Kafka. A refusal's reason is `code: detail`, where the code is one of `CODES`. Only an unknown
-item is quarantined (the sender may be ahead of the catalogue); every other fault is told to the sender at once.
+Does not know HTTP or Kafka. A refusal's reason is `code: detail`, where the code is one of `CODES`. Every fault is told
+to the sender at once. Two are quarantined as well: an unknown item (the sender may be ahead of the catalogue), and an
+event that has its schema but breaks the contract of its topic, which is for the topic's owner to see.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import msgspec
 
 from adapters.errors import BadInput, TooLarge
 from feature_repo import events
+from feature_repo.contracts.edge import Check, compile_checks
+from feature_repo.contracts.files import contracts
 from feature_repo.events import Event, ItemListed
 
 MAX_BATCH: Final = 1000
-CODES: Final = ("malformed", "unknown_type", "invalid_field", "unknown_item")
+CODES: Final = ("malformed", "unknown_type", "invalid_field", "out_of_contract", "unknown_item")
 TYPES: Final[Mapping[str, type[Event]]] = {str(e.__struct_config__.tag): e for e in events.EVENTS}
+CHECKS: Final[Mapping[str, Check]] = compile_checks(contracts())
 _PATH: Final = re.compile(r" - at `(?P<key>key in )?\$?(?P<path>[^`]*)`$")
 _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
@@ -107,6 +111,10 @@ def _decide_one(
         event = msgspec.convert(values, event_type)
     except msgspec.ValidationError as error:
         return _invalid(index, str(error), values)
+    if (breach := CHECKS[event.topic](event)) is not None:
+        detail = f"{breach.field} = {_short(breach.value)}: expected {breach.expected} (contract {event.topic})"
+        payload = events.encode(event)
+        return Refused(index, "out_of_contract", detail, breach.field, event.topic, payload, event.key())
     if event_type is not ItemListed:
         for item_id in events.touched_items(event):
             if known(item_id) is None:

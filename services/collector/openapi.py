@@ -1,4 +1,4 @@
-"""The OpenAPI description of the events, made from the events' own JSON Schemas."""
+"""The OpenAPI description of the events: their own JSON Schemas, with the limits of their contracts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import copy
 from typing import Any, Final
 
 from feature_repo import events
+from feature_repo.contracts.contract import Contract, schema_fields
+from feature_repo.contracts.files import contracts
+from feature_repo.contracts.rules import Allowed, Range
 
 FILLED: Final = frozenset({"event_id", "event_time", "category", "price_cents"})  # filled in by us where missing
 COMPLETED: Final = frozenset({"ProductClicked", "ProductAddedToCart", "OrderLine"})
@@ -14,8 +17,8 @@ COMPLETED: Final = frozenset({"ProductClicked", "ProductAddedToCart", "OrderLine
 def schemas() -> dict[str, Any]:
     """Components by name: every event as it may come in (with what we fill in left optional)."""
     found: dict[str, Any] = {}
-    for schema in events.json_schemas().values():
-        found |= copy.deepcopy(schema)["$defs"]  # type: ignore[index]
+    for topic, schema in events.json_schemas().items():
+        found |= _limited(schema, contracts()[topic])["$defs"]
     for name, schema in found.items():
         optional = FILLED if name in COMPLETED else FILLED - {"category", "price_cents"}
         schema["required"] = [field for field in schema.get("required", ()) if field not in optional]
@@ -28,6 +31,18 @@ def body() -> dict[str, Any]:
     event = {"oneOf": kinds, "discriminator": {"propertyName": "type"}}
     batch = {"type": "array", "items": event, "minItems": 1, "maxItems": 1000}
     return {"required": True, "content": {"application/json": {"schema": {"anyOf": [event, batch]}}}}
+
+
+def _limited(schema: Any, contract: Contract) -> Any:
+    """A copy of an event's schema, with the bounds and lists of its contract."""
+    found = copy.deepcopy(schema)
+    properties: dict[str, Any] = dict(schema_fields(found))
+    for rule in contract.row_rules:
+        if rule.edge and isinstance(rule, Range):
+            properties[rule.field] |= {"minimum": int(rule.least), "maximum": int(rule.most)}
+        elif rule.edge and isinstance(rule, Allowed):
+            properties[rule.field] |= {"enum": list(rule.values)}
+    return found
 
 
 def _moved(schema: Any) -> Any:

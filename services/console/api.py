@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -15,10 +15,12 @@ from adapters.errors import NotFound
 from adapters.incidents import ID_PATTERN
 from adapters.pages import EventStream, message
 from adapters.web import draining
+from feature_repo.contracts.contract import Contract
 from feature_repo.events import is_id
-from services.console import actions
+from services.console import actions, contracts, features
 from services.console.board import Board
 from services.console.neighbours import LONG_SECONDS, Neighbours
+from services.console.registry import Registry
 
 PANELS: Final = ("flow", "rollout", "versions", "latency", "drift", "alerts", "scenario")
 MOST_STREAMS: Final = 50
@@ -41,6 +43,9 @@ class Console:
     templates: Environment
     links: Callable[[str], list[tuple[str, str]]]
     newest: Callable[[], list[dict[str, Any]]]
+    registry: Registry
+    promised: Mapping[str, Contract]
+    clock: Callable[[], int]
     streams: set[object] = field(default_factory=set)
 
     def panel(self, name: str, values: dict[str, Any]) -> str:
@@ -109,6 +114,21 @@ async def decisions(
         request, "_decision.html", "decisions.html", title="Decisions", id=id, record=record, trouble=trouble,
         why=(record or {}).get("why"), newest=newest,
     )  # fmt: skip
+
+
+@router.get("/features", summary="Every feature: owner, age, lineage, distribution")
+async def registry(
+    request: Request, console: Consoles,
+    q: Annotated[str, Query(max_length=60, description="part of a name or meaning")] = "",
+) -> Response:  # fmt: skip
+    values = features.page(await console.registry.features(), console.clock(), q.strip())
+    return draw(request, "features.html", "features.html", **values)
+
+
+@router.get("/contracts", summary="What each topic and table promises, and whether it keeps it")
+async def promises(request: Request, console: Consoles) -> Response:
+    values = contracts.page(console.promised, await console.registry.contracts(), console.clock())
+    return draw(request, "contracts.html", "contracts.html", **values)
 
 
 @router.get("/incidents/{incident_id}", summary="An incident's report")

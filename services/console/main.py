@@ -16,14 +16,17 @@ from fastapi import FastAPI
 from adapters import pages
 from adapters.analytics import open_store
 from adapters.errors import MinimartError
+from adapters.feature_ages import FeatureAges
 from adapters.pages.errors import friendly_errors
 from adapters.pages.security import OwnPages
 from adapters.telemetry import setup_logging
 from adapters.web import create_app, serve
 from feature_repo import words as feature_words
+from feature_repo.contracts.files import contracts
 from services.console import api, words
 from services.console.board import PORTS, Board
 from services.console.neighbours import Neighbours
+from services.console.registry import Ages, Registry
 from settings import Settings, load_settings
 
 NAME: Final = "console"
@@ -42,17 +45,23 @@ NEWEST: Final = (
 )
 
 
-def build(settings: Settings, client: httpx.AsyncClient | None = None, newest: Newest | None = None) -> FastAPI:
+def build(
+    settings: Settings, client: httpx.AsyncClient | None = None, newest: Newest | None = None,
+    ages: Ages | None = None,
+) -> FastAPI:  # fmt: skip
     """The console's app. It is always ready: what is away is said on its panel."""
     limits = httpx.Limits(max_connections=64, keepalive_expiry=20)
     neighbours = Neighbours(url_of(settings), client or httpx.AsyncClient(trust_env=False, limits=limits))
     ports = {part: _address(getattr(settings, part), settings.port(part)) for part in PORTS}
+
+    registry = Registry(settings.home, ages or FeatureAges(settings.redis, settings.lake), neighbours)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         structlog.get_logger().info("started", port=settings.port(NAME))
         yield
         await neighbours.close()
+        registry.close()
 
     app = create_app(
         NAME, title="Minimart console", lifespan=lifespan, ready=dict, accepts=ACCEPTS, body_limit=BODY_LIMIT
@@ -61,6 +70,7 @@ def build(settings: Settings, client: httpx.AsyncClient | None = None, newest: N
     app.state.console = api.Console(
         Board(neighbours, ports, settings.home / "drift", clock=_now_ms), neighbours, templates,
         lambda host: links_of(settings, host), newest or (lambda: newest_decisions(settings)),
+        registry, contracts(), _now_ms,
     )  # fmt: skip
     hosts = {"localhost", "127.0.0.1", "::1", NAME, settings.host, *settings.console_hosts.split(",")} - {"", "0.0.0.0"}
     app.add_middleware(OwnPages, hosts=hosts)

@@ -23,6 +23,7 @@ from adapters.errors import Unavailable
 from adapters.kafka import KafkaPublisher, assign_all, connect_consumer, dead_letter, to_record
 from adapters.telemetry import CONSUMER_LAG, EVENTS
 from feature_repo import events
+from services.event_log.watch import ContractWatch
 from services.event_log.writer import Log
 
 SOURCE: Final = "event_log"
@@ -30,6 +31,7 @@ TOPICS: Final = events.LAKE_TOPICS
 FLUSH_SECONDS: Final = 2.0
 FLUSH_ROWS: Final = 20_000
 COMPACT_SECONDS: Final = 60.0
+WATCH_SECONDS: Final = 15.0
 _log = structlog.get_logger()
 
 
@@ -40,6 +42,7 @@ class EventLog:
         self._lake, self._bootstrap, self._publisher = lake, bootstrap, publisher
         self._stop = threading.Event()
         self._logs: dict[TopicPartition, Log] = {}
+        self._watch = ContractWatch(lake)
         self.status: dict[str, str] = {"kafka": "not connected yet"}
 
     def stop(self) -> None:
@@ -79,7 +82,7 @@ class EventLog:
                 self._logs[tp] = Log(self._lake, tp.topic, tp.partition)
                 consumer.seek(tp, self._logs[tp].next_offset)
             self.status = {}
-            flushed = compacted = time.monotonic()
+            flushed = compacted = watched = time.monotonic()
             while not self._stop.is_set():
                 for tp, messages in consumer.poll(timeout_ms=500, max_records=5_000).items():
                     self._logs[tp].add([to_record(m) for m in messages])
@@ -89,6 +92,9 @@ class EventLog:
                 if time.monotonic() - compacted >= COMPACT_SECONDS:
                     self._compact()
                     compacted = time.monotonic()
+                if time.monotonic() - watched >= WATCH_SECONDS:
+                    self._watch.look(int(time.time() * 1000))
+                    watched = time.monotonic()
             self._flush(consumer)
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)

@@ -18,6 +18,7 @@ from services.console.main import build
 from settings import Settings
 from tests.e2e.platform import Platform
 from tests.unit.console_fakes import FakePlatform, drift_reports, rollout
+from tests.unit.registry_fakes import FakeAges, event_log_metrics, registry_home
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:
@@ -67,8 +68,11 @@ def fake() -> FakePlatform:
 @pytest.fixture
 def address(fake: FakePlatform, tmp_path: Path) -> Iterator[str]:
     """The console on the platform in memory, on a port of its own."""
+    now = int(time.time() * 1000)
+    registry_home(tmp_path, now)
     drift_reports(tmp_path / "drift")
-    app = build(Settings(home=tmp_path, _env_file=None), fake.client(), newest=list)  # type: ignore[call-arg]
+    fake.texts = {"event_log": event_log_metrics(now)}
+    app = build(Settings(home=tmp_path, _env_file=None), fake.client(), newest=list, ages=FakeAges())  # type: ignore[call-arg]
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -138,6 +142,24 @@ def test_a_part_that_goes_away_is_seen_without_reloading(address: str, opened: O
     page.locator(".node.down", has_text="recommender").wait_for()
     says(page, "#scenario", "does not answer")
     assert "does not answer" in page.locator("#rollout").inner_text()
+    fits(page)
+
+
+def test_features_and_contracts_are_read_and_searched(address: str, opened: Open) -> None:
+    page = opened(address)
+    page.get_by_role("link", name="Features").click()
+    page.locator("#v-user_activity").wait_for()
+    fits(page)
+    assert page.locator(".spark svg").first.is_visible()
+    page.get_by_label("Name or meaning").fill("card_amount")
+    page.get_by_role("button", name="Find").click()
+    page.locator("#v-card_payments").wait_for()
+    assert page.locator("#v-user_activity").count() == 0
+    fits(page)
+    page.get_by_role("link", name="Contracts").click()
+    page.locator("#c-shop\\.orders").wait_for()
+    page.locator("details summary").first.click()
+    assert "0.31% of the rows break it" in page.locator(".registry").inner_text()
     fits(page)
 
 

@@ -75,6 +75,8 @@ class FakePlatform:
     refuse: str = ""
     decisions: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     asked: int = 0
+    texts: dict[str, str] = field(default_factory=dict)
+    """Part -> what its /metrics shows."""
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
@@ -114,6 +116,8 @@ class FakePlatform:
                 return httpx.Response(404, json={"detail": "no such incident"})
             case "prometheus", "/api/v1/query":
                 return httpx.Response(200, json={"data": {"result": self._series(request.url.params["query"])}})
+            case _, "/metrics" if part in self.texts:
+                return httpx.Response(200, text=self.texts[part])
             case "recommender", "/metrics":
                 return httpx.Response(200, text=metrics(self.asked))
             case "recommender", _ if path.startswith("/v1/decisions/"):

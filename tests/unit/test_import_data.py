@@ -303,3 +303,17 @@ def test_whatever_the_rows_are_none_is_lost(rows: list[list[str]]) -> None:
         write(folder / "events.csv", [*clicks(), *kept])
         meta = import_data(Settings(home=Path(home) / "home", _env_file=None), folder)  # type: ignore[call-arg]
         assert meta["rows"]["taken"] + sum(meta["rows"]["quarantined"].values()) == 60 + len(kept)
+
+
+def test_rows_that_break_a_contract_are_quarantined_with_its_words(settings: Settings, folder: Path) -> None:
+    rows = clicks()
+    rows[0] += ["price", "type"]
+    for n, row in enumerate(rows[1:]):
+        row += [250_000 if n in (3, 7) else 9.99, "order" if n % 2 else "click"]
+    write(folder / "events.csv", rows)
+    meta = import_data(settings, folder)
+    assert meta["rows"] == {
+        "taken": 58,
+        "quarantined": {"events.csv: lines[].price_cents from 0 to 10,000,000 (contract shop.orders)": 2},
+    }
+    assert [row["row"] for row in quarantined(settings)] == ["5", "9"]
