@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from feature_repo import distinct
-from feature_repo.layout import DistinctSlot, LastSlot, Layout, Level
-from feature_repo.tiles import Wire
+from feature_repo import distinct, squares
+from feature_repo.layout import LastSlot, Layout, Level, TileSlot
+from feature_repo.wire import PackedDistinct, PackedTop, Value, Wire, encode
 
-_encode = msgspec.msgpack.Encoder().encode
 Ranges = tuple[np.ndarray, np.ndarray]
 
 
@@ -39,12 +37,14 @@ def build(layout: Layout, feeds: Sequence[Facts], n_keys: int) -> Iterator[tuple
     levels = [_level(layout, at, level, feeds, n_keys, as_of) for at, level in enumerate(layout.levels)]
     sketches = [_distinct(layout, at, slot, feeds, n_keys, as_of) for at, slot in enumerate(layout.distinct)]
     last = [_last(layout, at, slot, feeds, n_keys) for at, slot in enumerate(layout.last)]
+    top = [_top(layout, at, slot, feeds, n_keys, as_of) for at, slot in enumerate(layout.top)]
     for code in np.flatnonzero(arrivals >= 0):
-        yield int(code), _encode(Wire(
+        yield int(code), encode(Wire(
             layout.fingerprint, int(arrivals[code]),
             [raw[starts[code] * lv.row.size:starts[code + 1] * lv.row.size]
              for (raw, starts), lv in zip(levels, layout.levels, strict=True)],
-            [sketch(code) for sketch in sketches], [newest(code) for newest in last]))
+            [sketch(code) for sketch in sketches], [newest(code) for newest in last],
+            [frequent(code) for frequent in top]))
 
 
 def _level(layout: Layout, at: int, level: Level, feeds: Sequence[Facts], n_keys: int, as_of: int
@@ -60,14 +60,18 @@ def _level(layout: Layout, at: int, level: Level, feeds: Sequence[Facts], n_keys
     unique, inverse = np.unique(np.concatenate(ids), return_inverse=True)
     rows = np.empty(len(unique), dtype=level.dtype)
     rows["tile"] = unique & 0xFFFFFFFF
-    for i, empty in enumerate(level.empty):
-        rows[f"s{i}"] = empty
+    for name, empty in zip((level.dtype.names or ())[1:], level.empty, strict=True):
+        rows[name] = empty
     start = 0
     for facts, feed, keep in zip(feeds, layout.feeds, kept, strict=True):
         where = inverse[start:start + len(keep)]
         start += len(keep)
         for slot, kind, value_at in feed.level_ops[at]:
-            _add(rows[f"s{slot}"], kind, where, None if value_at < 0 else facts.values[value_at][keep])
+            values = None if value_at < 0 else facts.values[value_at][keep]
+            if kind == "squares" and values is not None:
+                _add_squares(rows, level.fields[slot], where, values)
+            else:
+                _add(rows[level.fields[slot]], kind, where, values)
     return rows.tobytes(), np.searchsorted(unique >> 32, np.arange(n_keys + 1))
 
 
@@ -82,6 +86,14 @@ def _add(slot: np.ndarray, kind: str, where: np.ndarray, values: np.ndarray | No
         {"sum": np.add, "min": np.minimum, "max": np.maximum}[kind].at(slot, where, numbers)
 
 
+def _add_squares(rows: np.ndarray, field: str, where: np.ndarray, values: np.ndarray) -> None:
+    present = ~_missing(values)
+    low, high = squares.group(values[present].astype(np.int64), where[present], len(rows))
+    old_low = rows[field].copy()
+    rows[field] += low
+    rows[f"{field}h"] += high + (rows[field] < old_low)
+
+
 def _missing(values: np.ndarray) -> np.ndarray:
     if values.dtype == object:
         return np.fromiter((v is None for v in values), dtype=bool, count=len(values))
@@ -89,21 +101,33 @@ def _missing(values: np.ndarray) -> np.ndarray:
     return gone
 
 
-def _distinct(layout: Layout, at: int, slot: DistinctSlot, feeds: Sequence[Facts], n_keys: int, as_of: int) -> Any:
-    """A function from a key code to its packed distinct slot."""
+def _in_tiles(slot: TileSlot, ops: list[tuple[int, int]], feeds: Sequence[Facts], as_of: int
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(key code, tile, value as text) of the rows that a slot may still be read for; ops are (feed, value)."""
     oldest = (as_of - slot.keep_ms) // slot.tile_ms
-    codes, tiles, hashes = [], [], []
-    for facts, feed in zip(feeds, layout.feeds, strict=True):
-        for op, value_at in feed.distinct_ops:
-            if op == at:
-                tile = facts.event_time // slot.tile_ms
-                keep = (tile >= oldest) & ~_missing(facts.values[value_at])
-                names, inverse = np.unique(facts.values[value_at][keep].astype(str), return_inverse=True)
-                table = np.fromiter((distinct.hash64(str(v)) for v in names), dtype=np.uint64, count=len(names))
-                codes.append(facts.codes[keep])
-                tiles.append(tile[keep])
-                hashes.append(table[inverse] if len(names) else np.empty(0, dtype=np.uint64))
-    code, tile, hashed = np.concatenate(codes), np.concatenate(tiles), np.concatenate(hashes)
+    codes, tiles, values = [], [], []
+    for feed, value_at in ops:
+        facts = feeds[feed]
+        tile = facts.event_time // slot.tile_ms
+        keep = (tile >= oldest) & ~_missing(facts.values[value_at])
+        codes.append(facts.codes[keep])
+        tiles.append(tile[keep])
+        values.append(facts.values[value_at][keep].astype(str))
+    return np.concatenate(codes), np.concatenate(tiles), np.concatenate(values)
+
+
+def _ops(layout: Layout, which: str, at: int) -> list[tuple[int, int]]:
+    """(feed, value) of every feed that changes a slot of `distinct_ops`, `top_ops` or `last_ops`."""
+    return [(i, value_at) for i, feed in enumerate(layout.feeds) for op, value_at in getattr(feed, which) if op == at]
+
+
+def _distinct(layout: Layout, at: int, slot: TileSlot, feeds: Sequence[Facts], n_keys: int, as_of: int
+              ) -> Callable[[int], PackedDistinct]:
+    """A function from a key code to its packed distinct slot."""
+    code, tile, value = _in_tiles(slot, _ops(layout, "distinct_ops", at), feeds, as_of)
+    names, inverse = np.unique(value, return_inverse=True)
+    table = np.fromiter((distinct.hash64(str(v)) for v in names), dtype=np.uint64, count=len(names))
+    hashed = table[inverse] if len(names) else np.empty(0, dtype=np.uint64)
     order = np.lexsort((hashed, tile, code))
     code, tile, hashed = code[order], tile[order], hashed[order]
     fresh = np.ones(len(code), dtype=bool)
@@ -111,7 +135,7 @@ def _distinct(layout: Layout, at: int, slot: DistinctSlot, feeds: Sequence[Facts
     code, tile, hashed = code[fresh], tile[fresh], hashed[fresh]
     starts = np.searchsorted(code, np.arange(n_keys + 1))
 
-    def pack(key: int) -> tuple[bytes, bytes, bytes, list[tuple[int, bytes]]]:
+    def pack(key: int) -> PackedDistinct:
         mine = slice(starts[key], starts[key + 1])
         own, counts = np.unique(tile[mine], return_counts=True)
         if not len(own) or counts.max() <= distinct.EXACT_LIMIT:
@@ -125,23 +149,40 @@ def _distinct(layout: Layout, at: int, slot: DistinctSlot, feeds: Sequence[Facts
     return pack
 
 
-def _last(layout: Layout, at: int, slot: LastSlot, feeds: Sequence[Facts], n_keys: int) -> Any:
+def _top(layout: Layout, at: int, slot: TileSlot, feeds: Sequence[Facts], n_keys: int, as_of: int
+         ) -> Callable[[int], PackedTop]:
+    """A function from a key code to the packed counts of its values."""
+    code, tile, value = _in_tiles(slot, _ops(layout, "top_ops", at), feeds, as_of)
+    names, which = np.unique(value, return_inverse=True)
+    unique, counts = np.unique(np.stack([code, tile, which]), axis=1, return_counts=True)
+    starts = np.searchsorted(unique[0], np.arange(n_keys + 1))
+
+    def pack(key: int) -> PackedTop:
+        mine = slice(starts[key], starts[key + 1])
+        own, entries = np.unique(unique[1, mine], return_counts=True)
+        held, index = np.unique(unique[2, mine], return_inverse=True)
+        return (names[held].tolist(), *(a.astype("<u4").tobytes() for a in (own, entries, index, counts[mine])))
+
+    return pack
+
+
+def _last(layout: Layout, at: int, slot: LastSlot, feeds: Sequence[Facts], n_keys: int
+          ) -> Callable[[int], list[tuple[int, Value]]]:
     """A function from a key code to its `k` newest [event time, value]."""
     codes, times, values = [], [], []
-    for facts, feed in zip(feeds, layout.feeds, strict=True):
-        for op, value_at in feed.last_ops:
-            if op == at:
-                keep = ~_missing(facts.values[value_at])
-                codes.append(facts.codes[keep])
-                times.append(facts.event_time[keep])
-                values.append(facts.values[value_at][keep])
+    for feed, value_at in _ops(layout, "last_ops", at):
+        facts = feeds[feed]
+        keep = ~_missing(facts.values[value_at])
+        codes.append(facts.codes[keep])
+        times.append(facts.event_time[keep])
+        values.append(facts.values[value_at][keep])
     code, when, value = np.concatenate(codes), np.concatenate(times), np.concatenate(values)
     _, rank = np.unique(value.astype(str), return_inverse=True)
     order = np.lexsort((-rank, -when, code))
     code, when, value = code[order], when[order], value[order]
     starts = np.searchsorted(code, np.arange(n_keys + 1))
 
-    def pack(key: int) -> list[tuple[int, Any]]:
+    def pack(key: int) -> list[tuple[int, Value]]:
         first = int(starts[key])
         end = min(int(starts[key + 1]), first + slot.k)
         return [(int(t), v) for t, v in zip(when[first:end], value[first:end].tolist(), strict=True)]

@@ -65,6 +65,7 @@ class ProductClicked(ShopperEvent, frozen=True, kw_only=True, tag="product_click
     item_id: Id
     category: Label
     price_cents: Cents
+    seller_id: Id | None = None
     request_id: Id | None = None
     position: Annotated[int, Meta(ge=1, le=200)] | None = None
 
@@ -75,14 +76,16 @@ class ProductAddedToCart(ShopperEvent, frozen=True, kw_only=True, tag="product_a
     category: Label
     price_cents: Cents
     quantity: Quantity = 1
+    seller_id: Id | None = None
     request_id: Id | None = None
 
 
-class OrderLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OrderLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     item_id: Id
     category: Label
     price_cents: Cents
     quantity: Quantity = 1
+    seller_id: Id | None = None
 
 
 class OrderPlaced(ShopperEvent, frozen=True, kw_only=True, tag="order_placed"):

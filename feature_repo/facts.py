@@ -13,20 +13,35 @@ from feature_repo.plan import ELEMENT_NAME, ViewPlan
 
 Row = tuple[tuple[str, ...], tuple[Any, ...]]
 Extract = Callable[[events.Event], list[Row]]
+_Get = Callable[[Any], tuple[Any, ...]]
 
 
 def extractor(view: ViewPlan, feed: Feed) -> Extract:
     """A function from an event of the feed's topic to its rows; rows whose key has a missing part are left out."""
-    key = [_reader(feed, (name,)) for name in view.join_keys]
-    values = [_reader(feed, fields) for fields in feed.values]
-    each = feed.each
+    fields = fields_of(view, feed)
+    flat = [name for names in fields for name in names]
+    width = len(view.join_keys)
+    products = [names for names in feed.values if len(names) > 1]
+    if feed.each:
+        return _exploded(feed, flat, width, fields if products else [])
+    get = _getter(flat)
+    if not products:
+        if width == 1 and len(flat) == 1:
+            one = attrgetter(flat[0])
+            return lambda event: [] if (key := one(event)) is None else [((key,), ())]
 
-    def rows(event: events.Event) -> list[Row]:
-        elements = getattr(event, each) if each else (None,)
-        found = ((tuple(k(event, e) for k in key), tuple(v(event, e) for v in values)) for e in elements)
-        return [row for row in found if None not in row[0]]
+        def rows(event: events.Event) -> list[Row]:
+            found = get(event)
+            key = found[:width]
+            return [] if None in key else [(key, found[width:])]
 
-    return rows
+        return rows
+
+    def multiplied(event: events.Event) -> list[Row]:
+        found = _multiply(get(event), fields)
+        return [] if None in found[:width] else [(found[:width], found[width:])]
+
+    return multiplied
 
 
 def fields_of(view: ViewPlan, feed: Feed) -> list[tuple[str, ...]]:
@@ -36,7 +51,7 @@ def fields_of(view: ViewPlan, feed: Feed) -> list[tuple[str, ...]]:
 
 def on_element(feed: Feed, name: str) -> bool:
     """Whether a field is taken from the exploded element rather than the event. Raises ValueError if from neither."""
-    event_type = next(e for e in events.EVENTS if e.topic == feed.topic)
+    event_type = _event_type(feed.topic)
     if feed.each:
         if ELEMENT_NAME.get(feed.each) == name:
             return True
@@ -48,15 +63,92 @@ def on_element(feed: Feed, name: str) -> bool:
     return False
 
 
-def _reader(feed: Feed, fields: tuple[str, ...]) -> Callable[[Any, Any], Any]:
-    if len(fields) == 2:
-        one, other = (_reader(feed, (name,)) for name in fields)
-        return lambda event, element: one(event, element) * other(event, element)
-    name = fields[0]
+def check_types(view: ViewPlan, feeds: typing.Iterable[Feed]) -> None:
+    """Raise ValueError if a feature is declared over a column of the wrong type, e.g. the sum of a text."""
+    types: dict[str, set[type]] = {}
+    for feed in feeds:
+        for column in view.columns:
+            for source in column.sources:
+                if (source.topic, source.each) == (feed.topic, feed.each):
+                    types.setdefault(column.name, set()).update(_type_of(feed, name) for name in source.fields)
+    for feature in view.declared:
+        takes = feature.aggregation.takes
+        wanted = {"number": {int}, "text": {str}}.get(takes)
+        for name in feature.columns:
+            found = types[name]
+            if (wanted and found != wanted) or (feature.function in ("ratio", "decayed") and found - {int}):
+                said = " or ".join(sorted(t.__name__ for t in found)) or "nothing"
+                needed = "text" if takes == "text" else "whole numbers"
+                raise ValueError(f"{feature.name}: {feature.function} takes {needed}, {name} holds {said}")
+
+
+def _event_type(topic: str) -> type[events.Event]:
+    found = next((e for e in events.EVENTS if e.topic == topic), None)
+    if found is None:
+        raise ValueError(f"no event has the topic {topic!r}; there are {', '.join(e.topic for e in events.EVENTS)}")
+    return found
+
+
+def _type_of(feed: Feed, name: str) -> type:
+    """int, str, ...: what a field holds when it is there."""
+    hints = typing.get_type_hints(_event_type(feed.topic))
     if not on_element(feed, name):
-        get = attrgetter(name)
-        return lambda event, element: get(event)
-    if ELEMENT_NAME.get(feed.each) == name:
-        return lambda event, element: element
-    field = attrgetter(name)
-    return lambda event, element: field(element)
+        hint = hints[name]
+    else:
+        element = typing.get_args(hints[feed.each])[0]
+        hint = element if ELEMENT_NAME.get(feed.each) == name else typing.get_type_hints(element)[name]
+    choices = [a for a in typing.get_args(hint) if a is not type(None)] or [hint]
+    found: type = choices[0]
+    return found
+
+
+def _exploded(feed: Feed, flat: list[str], width: int, fields: list[tuple[str, ...]]) -> Extract:
+    """Rows of a list field: what the event says is read once, the rest of each element."""
+    each, inner = feed.each, [on_element(feed, name) for name in flat]
+    if flat == [ELEMENT_NAME.get(each)]:
+        return lambda event: [((element,), ()) for element in getattr(event, each)]
+    outer = _getter([name for name, of_element in zip(flat, inner, strict=True) if not of_element])
+    names = [name for name, of_element in zip(flat, inner, strict=True) if of_element]
+    plain = names == [ELEMENT_NAME.get(each)]
+    get: _Get = (lambda element: (element,)) if plain else _getter(names)
+    # Both parts together, back in the order of `flat`.
+    order = [i for i, of_element in enumerate(inner) if not of_element] + [i for i, e in enumerate(inner) if e]
+    back = [order.index(i) for i in range(len(flat))]
+    straight = back == sorted(back)
+
+    def rows(event: events.Event) -> list[Row]:
+        given, out = outer(event), []
+        for element in getattr(event, each):
+            found = given + get(element)
+            if not straight:
+                found = tuple([found[i] for i in back])
+            if fields:
+                found = _multiply(found, fields)
+            if None not in found[:width]:
+                out.append((found[:width], found[width:]))
+        return out
+
+    return rows
+
+
+def _getter(names: list[str]) -> _Get:
+    """The attributes as a tuple, whatever their number."""
+    if not names:
+        return lambda event: ()
+    if len(names) == 1:
+        one = attrgetter(names[0])
+        return lambda event: (one(event),)
+    return attrgetter(*names)
+
+
+def _multiply(found: tuple[Any, ...], fields: list[tuple[str, ...]]) -> tuple[Any, ...]:
+    """Pairs of fields multiplied; missing if one of them is."""
+    out, at = [], 0
+    for names in fields:
+        if len(names) == 1:
+            out.append(found[at])
+        else:
+            one, other = found[at:at + 2]
+            out.append(None if one is None or other is None else one * other)
+        at += len(names)
+    return tuple(out)

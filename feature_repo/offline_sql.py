@@ -4,8 +4,9 @@ An event counts in a window at time t exactly while  enter <= t < leave,  where 
     enter = max(arrival, tile start)          it has arrived and its tile is open
     leave = tile start + g + W                its tile has fallen out at the far end (never before it entered)
 So sums are differences of two running sums, each looked up with one ASOF join, and a distinct count is the same over
-the merged intervals of each value. Strictly before t (for training rows made from events): arrival and event time are
-below t.
+the merged intervals of each value. What cannot be subtracted again (extremes, decayed sums, most frequent values) joins
+each request with the rows of its window. Strictly before t (for training rows made from events): arrival and event
+time are below t.
 
 Every statement reads the table `requests(rid, code, moment)` and the tables `facts_<feed>` made by `facts`, and yields
 its values in order of rid.
@@ -17,7 +18,7 @@ from collections.abc import Iterable
 
 from feature_repo.facts import on_element
 from feature_repo.layout import Feed, Layout
-from feature_repo.plan import ELEMENT_NAME, Feature, ViewPlan
+from feature_repo.plan import ELEMENT_NAME, ViewPlan
 from feature_repo.windows import CLOCK_AHEAD_MS, DEDUP_HOURS, HOUR_MS, TOO_LATE_MS, Window
 
 
@@ -51,10 +52,23 @@ def needed_columns(view: ViewPlan, feed: Feed) -> list[str]:
 def sums(table: str, window: Window, values: Iterable[str], strictly_before: bool) -> str:
     """Per request the sum of each value expression (NULL counts 0) over the window, as w0, w1, ..."""
     exprs = list(values)
-    enter, leave = _enter(window, strictly_before), _leave(window, strictly_before)
-    running = ", ".join(f"sum(x{i}) OVER (PARTITION BY code ORDER BY moment) AS c{i}" for i in range(len(exprs)))
-    added = ", ".join(f"sum(coalesce({e}, 0))::DOUBLE AS x{i}" for i, e in enumerate(exprs))
     minus = ", ".join(f"coalesce(i.c{n}, 0) - coalesce(o.c{n}, 0) AS w{n}" for n in range(len(exprs)))
+    added = ", ".join(f"sum(coalesce({e}, 0))::DOUBLE AS x{i}" for i, e in enumerate(exprs))
+    return _running(table, window, added, len(exprs), minus, strictly_before)
+
+
+def squares(table: str, window: Window, value: str, strictly_before: bool) -> str:
+    """Per request the sum of squares of a value over the window, exact: h0 * 2^62 + w0."""
+    added = f"sum(coalesce({value}::HUGEINT * {value}::HUGEINT, 0))::HUGEINT AS x0"
+    found = "(coalesce(i.c0, 0) - coalesce(o.c0, 0))"
+    parts = f"({found} % {2**62})::BIGINT AS w0, ({found} // {2**62})::BIGINT AS h0"
+    return _running(table, window, added, 1, parts, strictly_before)
+
+
+def _running(table: str, window: Window, added: str, n: int, minus: str, strictly_before: bool) -> str:
+    """`minus` of the running sums c0, c1, ... of what had arrived (i) and had left (o) by each request."""
+    enter, leave = _enter(window, strictly_before), _leave(window, strictly_before)
+    running = ", ".join(f"sum(x{i}) OVER (PARTITION BY code ORDER BY moment) AS c{i}" for i in range(n))
     return f"""
         WITH arrived AS (SELECT code, moment, {running} FROM
                          (SELECT code, {enter} AS moment, {added} FROM {table} GROUP BY ALL)),
@@ -100,24 +114,55 @@ def extremes(table: str, window: Window, picks: Iterable[tuple[str, str]], stric
         SELECT {outer} FROM requests r LEFT JOIN m ON r.rid = m.rid ORDER BY r.rid"""  # noqa: S608
 
 
-def feeds_of(layout: Layout, feature: Feature) -> dict[int, str]:
-    """Index of each feed of a feature's column -> the value column of its facts; empty if rows are counted."""
+def decayed(table: str, window: Window, value: str, half_life_ms: int, strictly_before: bool) -> str:
+    """Per request the decayed sum of a value expression (NULL counts 0) over the window, as w0."""
+    tiles = f"(r.moment // {window.tile_ms} - f.event_time // {window.tile_ms})"
+    weight = f"pow(2.0, -{tiles} * {window.tile_ms / half_life_ms!r}::DOUBLE)"
+    return f"""
+        WITH f AS (SELECT *, {_enter(window, strictly_before)} AS enter, {_leave(window, strictly_before)} AS leave
+                   FROM {table}),
+        m AS (SELECT r.rid, sum(coalesce({value}, 0)::DOUBLE * {weight}) AS w0 FROM requests r
+              JOIN f ON r.code = f.code AND r.moment >= f.enter AND r.moment < f.leave GROUP BY r.rid)
+        SELECT coalesce(m.w0, 0)::DOUBLE AS w0 FROM requests r LEFT JOIN m ON r.rid = m.rid ORDER BY r.rid"""  # noqa: S608
+
+
+def top(table: str, window: Window, value: str, k: int, strictly_before: bool) -> str:
+    """(rid, value) of the at most k most frequent values over each request's window, most frequent first."""
+    return f"""
+        WITH f AS (SELECT code, {value} AS value, {_enter(window, strictly_before)} AS enter,
+                          {_leave(window, strictly_before)} AS leave FROM {table} WHERE {value} IS NOT NULL),
+        counted AS (SELECT r.rid, f.value, count(*) AS n FROM requests r
+                    JOIN f ON r.code = f.code AND r.moment >= f.enter AND r.moment < f.leave GROUP BY r.rid, f.value)
+        SELECT rid, value FROM counted
+        QUALIFY row_number() OVER (PARTITION BY rid ORDER BY n DESC, value) <= {k}
+        ORDER BY rid, n DESC, value"""  # noqa: S608
+
+
+def newest(table: str, value: str, strictly_before: bool) -> str:
+    """(code, when it became known, event_time, value) of every value, in order of key and of becoming known."""
+    known = "greatest(arrival, event_time) + 1" if strictly_before else "arrival"
+    return (f"SELECT code, {known} AS known, event_time, {value} AS value FROM {table} "  # noqa: S608
+            f"WHERE {value} IS NOT NULL ORDER BY code, known")
+
+
+def feeds_of(layout: Layout, column: str) -> dict[int, str]:
+    """Index of each feed of a column -> the value column of its facts; empty if rows are counted."""
     found = {}
-    for source in layout.view.column(feature.column).sources:
+    for source in layout.view.column(column).sources:
         at = layout.view.feeds.index((source.topic, source.each))
         found[at] = f"v{layout.feeds[at].values.index(source.fields)}" if source.fields else ""
     return found
 
 
-def relation(layout: Layout, feature: Feature) -> tuple[str, str]:
-    """(relation of facts, value column; empty if rows are counted) of a feature's column."""
-    feeds = feeds_of(layout, feature)
+def relation(layout: Layout, column: str) -> tuple[str, str]:
+    """(relation of facts, value column; empty if rows are counted) of a column."""
+    feeds = feeds_of(layout, column)
     if len(feeds) == 1:
         ((at, value),) = feeds.items()
         return f"facts_{at}", value
     parts = [f"SELECT code, event_time, arrival, {value or 1} AS value FROM facts_{at}"  # noqa: S608
              for at, value in feeds.items()]
-    return f"({' UNION ALL '.join(parts)})", "value"
+    return f"({' UNION ALL '.join(parts)})", "value" if all(feeds.values()) else ""
 
 
 def _enter(window: Window, strictly_before: bool) -> str:

@@ -10,58 +10,55 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from feature_repo import distinct
-from feature_repo.layout import INT_MAX, INT_MIN, DistinctSlot, Layout, Level, layout_of
+from feature_repo import distinct, wire
+from feature_repo.layout import COUNT, MAX, MIN, SUM, Layout, Level, TileSlot, layout_of
 from feature_repo.plan import ViewPlan
-from feature_repo.windows import tile_range
+from feature_repo.squares import MASK
+from feature_repo.tile_reader import TileReader
+from feature_repo.wire import Value, Wire
 
-Value = str | int
 _tile: Final = struct.Struct("<I")
 
 
-class Wire(msgspec.Struct, array_like=True):
-    """The packed bytes: MessagePack of this array. `distinct` holds, per slot, tile indices (uint32), hashes per tile
-    (uint8), the hashes (uint64), and [tile, registers] of tiles that overflowed."""
-
-    fingerprint: int
-    arrival: int
-    levels: list[bytes]
-    distinct: list[tuple[bytes, bytes, bytes, list[tuple[int, bytes]]]]
-    last: list[list[tuple[int, Value]]]
-
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Wire).decode
-
-
 class State:
-    """The open tiles of one key. `arrival` is the newest arrival counted, ms."""
+    """The open tiles of one key. `arrival` is the newest arrival counted, ms.
 
-    __slots__ = ("arrival", "distinct", "last", "levels")
+    Of each level one row is held open as a list, because the next event most often counts in the same tile.
+    """
+
+    __slots__ = ("arrival", "distinct", "last", "levels", "open", "top")
 
     def __init__(self, layout: Layout) -> None:
         self.arrival = 0
         self.levels: list[bytearray] = [bytearray() for _ in layout.levels]
+        self.open: list[list[int] | None] = [None] * len(layout.levels)
         self.distinct: list[dict[int, bytearray]] = [{} for _ in layout.distinct]
+        self.top: list[dict[int, dict[Value, int]]] = [{} for _ in layout.top]
         self.last: list[list[tuple[int, Value]]] = [[] for _ in layout.last]
 
 
 def apply(layout: Layout, state: State, feed: int, event_time: int, arrival: int, values: Sequence[Value | None],
           n: int = 1) -> None:
     """Count `n` equal rows of a feed into the state. `values` are the feed's columns; None is a missing value."""
-    state.arrival = max(state.arrival, arrival)
+    if arrival > state.arrival:
+        state.arrival = arrival
     ops = layout.feeds[feed]
-    for at, level in enumerate(layout.levels):
-        if ops.level_ops[at]:
-            opened = _count(state.levels[at], level, ops.level_ops[at], event_time // level.tile_ms, values, n)
-            if opened:
-                _prune(state.levels[at], level, state.arrival)
+    for at, (counted, valued) in ops.compiled:
+        tile = event_time // layout.levels[at].tile_ms
+        row = state.open[at]
+        if row is None or row[0] != tile:
+            row = _open(state, at, layout.levels[at], tile)
+        for place in counted:
+            row[place] += n
+        for value_at, places in valued:
+            value = values[value_at]
+            if value is not None:
+                _add(row, places, value, n)
     for at, value_at in ops.distinct_ops:
         value = values[value_at]
         if value is not None:
@@ -70,7 +67,11 @@ def apply(layout: Layout, state: State, feed: int, event_time: int, arrival: int
             held = sketches.get(tile)
             sketches[tile] = distinct.add(bytearray() if held is None else held, distinct.hash64(value))
             if held is None:
-                _prune_distinct(sketches, slot, state.arrival)
+                _prune_tiles(sketches, slot, state.arrival)
+    for at, value_at in ops.top_ops:
+        value = values[value_at]
+        if value is not None:
+            _count_value(state.top[at], layout.top[at], event_time, value, n, state.arrival)
     for at, value_at in ops.last_ops:
         value = values[value_at]
         if value is not None:
@@ -79,67 +80,48 @@ def apply(layout: Layout, state: State, feed: int, event_time: int, arrival: int
 
 def pack(layout: Layout, state: State) -> bytes:
     """The state as the bytes of its one Feast value."""
-    return _encode(Wire(layout.fingerprint, state.arrival, [bytes(b) for b in state.levels],
-                        [_pack_distinct(s) for s in state.distinct], state.last))
+    for at, row in enumerate(state.open):
+        if row is not None:
+            _write(state.levels[at], layout.levels[at], row)
+    return wire.encode(Wire(layout.fingerprint, state.arrival, [bytes(b) for b in state.levels],
+                            [_pack_distinct(s) for s in state.distinct], state.last,
+                            [_pack_top(s) for s in state.top]))
 
 
 def unpack(layout: Layout, packed: bytes | None) -> State | None:
     """The state of packed bytes; None for None, for bytes of another layout and for what is no state at all."""
-    wire = _read(layout, packed)
-    if wire is None:
+    found = wire.decode(layout, packed)
+    if found is None:
         return None
     state = State(layout)
-    state.arrival = wire.arrival
-    state.levels = [bytearray(b) for b in wire.levels]
-    state.last = wire.last
-    for sketches, (tiles, counts, hashes, registers) in zip(state.distinct, wire.distinct, strict=True):
+    state.arrival = found.arrival
+    state.levels = [bytearray(b) for b in found.levels]
+    state.last = found.last
+    for sketches, (tiles, counts, hashes, registers) in zip(state.distinct, found.distinct, strict=True):
         start = 0
         for (tile,), held in zip(_tile.iter_unpack(tiles), counts, strict=True):
             sketches[tile] = bytearray(hashes[start:start + 8 * held])
             start += 8 * held
         sketches.update((tile, bytearray(r)) for tile, r in registers)
+    for tops, (vocabulary, tiles, entries, index, numbers) in zip(state.top, found.top, strict=True):
+        pairs = ((vocabulary[i], n) for (i,), (n,) in zip(_tile.iter_unpack(index), _tile.iter_unpack(numbers),
+                                                          strict=True))
+        for (tile,), (held,) in zip(_tile.iter_unpack(tiles), _tile.iter_unpack(entries), strict=True):
+            tops[tile] = dict(next(pairs) for _ in range(held))
     return state
 
 
 def windows(view: ViewPlan, packed: bytes | None, now_ms: int) -> dict[str, Any]:
-    """Every feature of one key at `now_ms`: counts, sums and distincts int (0 if none), mean, min and max float
-    (NaN if none), `last` a value or None, `last_k` a list, newest first."""
-    whole = {f.name for f in view.declared if f.function in ("count", "sum", "distinct")}
-    out: dict[str, Any] = {}
-    for name, column in columns(view, [packed], now_ms).items():
-        value = column[0]
-        out[name] = int(value) if name in whole else float(value) if isinstance(value, np.floating) else value
-    return out
+    """Every feature of one key at `now_ms`: counts, sums and distincts int (0 if none), decayed float (0.0 if none),
+    other numbers float (NaN if none), `last` a value or None, `last_k` and `top_k` lists."""
+    found = columns(view, [packed], now_ms)
+    return {f.name: f.aggregation.plain(found[f.name][0]) for f in view.declared}
 
 
 def columns(view: ViewPlan, packed: Sequence[bytes | None], now_ms: int) -> dict[str, np.ndarray]:
-    """Every feature of many keys at `now_ms`, in order of the keys: float64 [n], object [n] for last and last_k."""
-    layout = layout_of(view)
-    wires = [_read(layout, p) for p in packed]
-    numbers = [_gather_level(wires, at, level) for at, level in enumerate(layout.levels)]
-    sets = [_gather_distinct(wires, at) for at in range(len(layout.distinct))]
-    picked: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
-    out: dict[str, np.ndarray] = {}
-    for feature in view.declared:
-        if feature.function in ("last", "last_k"):
-            at = next(i for i, s in enumerate(layout.last) if s.column == feature.column and s.k == (feature.k or 1))
-            out[feature.name] = _last(wires, at, feature.function == "last_k")
-            continue
-        first, final = tile_range(feature.span, now_ms)
-        if feature.function == "distinct":
-            at = next(i for i, s in enumerate(layout.distinct)
-                      if (s.column, s.tile_ms) == (feature.column, feature.span.tile_ms))
-            out[feature.name] = _distinct(wires, sets[at], at, first, final)
-            continue
-        at = layout.slot(feature, {"mean": "sum"}.get(feature.function, feature.function))[0]
-        if (at, feature.window) not in picked:
-            keys, rows = numbers[at]
-            inside = (rows["tile"] >= first) & (rows["tile"] <= final)
-            picked[at, feature.window] = keys[inside], rows[inside]
-        keys, rows = picked[at, feature.window]
-        out[feature.name] = _reduce(feature.function, keys, lambda kind, f=feature, r=rows: r[layout.slot(f, kind)[1]],
-                                    len(wires))
-    return out
+    """Every feature of many keys at `now_ms`, in order of the keys: float64 [n], object [n] for text and lists."""
+    reader = TileReader(layout_of(view), packed, now_ms)
+    return {f.name: f.aggregation.read(f, reader) for f in view.declared}
 
 
 @lru_cache(maxsize=64)
@@ -159,29 +141,61 @@ def request_windows(view_json: str, inputs: dict[str, list[Any]]) -> dict[str, l
     return {name: [row[name] if row[name] is not None else missing[name] for row in rows] for name in view.features}
 
 
-def _count(rows: bytearray, level: Level, ops: tuple[tuple[int, str, int], ...], tile: int,
-           values: Sequence[Value | None], n: int) -> bool:
-    """Add to a tile's row; returns whether the row is new."""
-    at = _find(rows, level.row.size, tile)
-    opened = at < 0
-    if opened:
-        at = ~at
-        rows[at:at] = level.row.pack(tile, *level.empty)
-    row = list(level.row.unpack_from(rows, at))
-    for slot, kind, value_at in ops:
-        value = 1 if value_at < 0 else values[value_at]
-        if value is None:
-            continue
-        if kind == "count":
-            row[slot + 1] += n
-        elif kind == "sum":
-            row[slot + 1] += int(value) * n
-        elif kind == "min":
-            row[slot + 1] = min(row[slot + 1], int(value))
+def remember(held: list[tuple[int, Value]], k: int, fact: tuple[int, Value], n: int) -> None:
+    """Insert into the k newest, sorted by (event time, value) falling; equal facts are all kept."""
+    for _ in range(min(n, k)):
+        if len(held) == k and fact <= held[-1]:
+            return
+        at = next((i for i, other in enumerate(held) if fact > other), len(held))
+        held.insert(at, fact)
+        del held[k:]
+
+
+def _add(row: list[int], places: Sequence[tuple[int, int]], value: Any, n: int) -> None:
+    for op, place in places:
+        if op == COUNT:
+            row[place] += n
+        elif op == SUM:
+            row[place] += value * n
+        elif op == MIN:
+            if value < row[place]:
+                row[place] = value
+        elif op == MAX:
+            if value > row[place]:
+                row[place] = value
         else:
-            row[slot + 1] = max(row[slot + 1], int(value))
-    level.row.pack_into(rows, at, *row)
-    return opened
+            low = row[place] + value * value * n
+            row[place] = low & MASK
+            row[place + 1] += low >> 64
+
+
+def _open(state: State, at: int, level: Level, tile: int) -> list[int]:
+    """Put the open row of a level back and open the tile's, which may be new."""
+    rows, before = state.levels[at], state.open[at]
+    if before is not None:
+        _write(rows, level, before)
+    place = _find(rows, level.row.size, tile)
+    if place >= 0:
+        row = list(level.row.unpack_from(rows, place))
+    else:
+        row = [tile, *level.empty]
+        rows[~place:~place] = level.row.pack(*row)
+        _prune(rows, level, state.arrival)
+    state.open[at] = row
+    return row
+
+
+def _write(rows: bytearray, level: Level, row: list[int]) -> None:
+    """Write an open row back to its place, unless the tile has been pruned meanwhile."""
+    place = _find(rows, level.row.size, row[0])
+    if place < 0:
+        return
+    try:
+        level.row.pack_into(rows, place, *row)
+    except struct.error:  # a count or sum beyond its type stays at the limit: one absurd key must not stop a partition
+        limits = [(np.iinfo(kind).min, np.iinfo(kind).max) for kind, _ in (level.dtype.fields or {}).values()]
+        row[:] = [min(max(value, int(low)), int(high)) for value, (low, high) in zip(row, limits, strict=True)]
+        level.row.pack_into(rows, place, *row)
 
 
 def _find(rows: bytearray, size: int, tile: int) -> int:
@@ -210,102 +224,36 @@ def _prune(rows: bytearray, level: Level, arrival: int) -> None:
         del rows[:at if at >= 0 else ~at]
 
 
-def _prune_distinct(sketches: dict[int, bytearray], slot: DistinctSlot, arrival: int) -> None:
+def _prune_tiles(tiles: dict[int, Any], slot: TileSlot, arrival: int) -> None:
     oldest = (arrival - slot.keep_ms) // slot.tile_ms
-    for tile in [t for t in sketches if t < oldest]:
-        del sketches[tile]
+    for tile in [t for t in tiles if t < oldest]:
+        del tiles[tile]
 
 
-def remember(held: list[tuple[int, Value]], k: int, fact: tuple[int, Value], n: int) -> None:
-    """Insert into the k newest, sorted by (event time, value) falling; equal facts are all kept."""
-    for _ in range(min(n, k)):
-        if len(held) == k and fact <= held[-1]:
-            return
-        at = next((i for i, other in enumerate(held) if fact > other), len(held))
-        held.insert(at, fact)
-        del held[k:]
+def _count_value(tiles: dict[int, dict[Value, int]], slot: TileSlot, event_time: int, value: Value, n: int,
+                 arrival: int) -> None:
+    tile = event_time // slot.tile_ms
+    held = tiles.get(tile)
+    if held is None:
+        tiles[tile] = {value: n}
+        _prune_tiles(tiles, slot, arrival)
+    else:
+        held[value] = held.get(value, 0) + n
 
 
-def _pack_distinct(sketches: dict[int, bytearray]) -> tuple[bytes, bytes, bytes, list[tuple[int, bytes]]]:
+def _pack_distinct(sketches: dict[int, bytearray]) -> wire.PackedDistinct:
     exact = {t: s for t, s in sketches.items() if distinct.is_exact(s)}
     return (struct.pack(f"<{len(exact)}I", *exact), bytes([len(s) // 8 for s in exact.values()]),
             b"".join(exact.values()), [(t, bytes(s)) for t, s in sketches.items() if t not in exact])
 
 
-def _read(layout: Layout, packed: bytes | None) -> Wire | None:
-    if not packed:
-        return None
-    try:
-        wire = _decode(packed)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return wire if wire.fingerprint == layout.fingerprint else None
-
-
-def _gather_level(wires: list[Wire | None], at: int, level: Level) -> tuple[np.ndarray, np.ndarray]:
-    parts = [w.levels[at] if w else b"" for w in wires]
-    counts = np.fromiter((len(p) // level.row.size for p in parts), dtype=np.int64, count=len(parts))
-    return np.repeat(np.arange(len(parts)), counts), np.frombuffer(b"".join(parts), dtype=level.dtype)
-
-
-def _gather_distinct(wires: list[Wire | None], at: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(key index, tile, hash) of every exact entry."""
-    parts = [w.distinct[at] if w else (b"", b"", b"", []) for w in wires]
-    held = np.frombuffer(b"".join(p[1] for p in parts), dtype=np.uint8)
-    tiles = np.repeat(np.frombuffer(b"".join(p[0] for p in parts), dtype="<u4"), held)
-    counts = np.fromiter((len(p[2]) // 8 for p in parts), dtype=np.int64, count=len(parts))
-    hashes = np.frombuffer(b"".join(p[2] for p in parts), dtype="<u8")
-    return np.repeat(np.arange(len(parts)), counts), tiles, hashes
-
-
-def _reduce(function: str, keys: np.ndarray, partial: Any, n: int) -> np.ndarray:
-    if function in ("min", "max"):
-        empty = INT_MAX if function == "min" else INT_MIN
-        extreme = np.full(n, empty, dtype=np.int64)
-        (np.minimum if function == "min" else np.maximum).at(extreme, keys, partial(function))
-        found: np.ndarray = np.where(extreme == empty, np.nan, extreme.astype(np.float64))
-        return found
-    if function != "mean":
-        return _total(keys, partial(function), n)
-    counts, sums = _total(keys, partial("count"), n), _total(keys, partial("sum"), n)
-    means: np.ndarray = np.divide(sums, counts, out=np.full(n, np.nan), where=counts > 0)
-    return means
-
-
-def _total(keys: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """Sums per key as float64: exact below 2^53."""
-    totals: np.ndarray = np.bincount(keys, weights=values, minlength=n)
-    return totals
-
-
-def _distinct(wires: list[Wire | None], gathered: tuple[np.ndarray, np.ndarray, np.ndarray], at: int, first: int,
-              final: int) -> np.ndarray:
-    keys, tiles, hashes = gathered
-    inside = (tiles >= first) & (tiles <= final)
-    keys, hashes = keys[inside], hashes[inside]
-    order = np.lexsort((hashes, keys))
-    keys, hashes = keys[order], hashes[order]
-    fresh = np.ones(len(keys), dtype=bool)
-    fresh[1:] = (keys[1:] != keys[:-1]) | (hashes[1:] != hashes[:-1])
-    counts = np.bincount(keys[fresh], minlength=len(wires)).astype(np.float64)
-    for key, wire in enumerate(wires):
-        if wire is not None and wire.distinct[at][3]:
-            overflowed = [r for t, r in wire.distinct[at][3] if first <= t <= final]
-            if overflowed:
-                counts[key] = distinct.count([*overflowed, *_exact_sketches(wire, at, first, final)])
-    return counts
-
-
-def _exact_sketches(wire: Wire, at: int, first: int, final: int) -> list[bytes]:
-    tiles, held, hashes, _ = wire.distinct[at]
-    ends = [0, *(8 * int(e) for e in np.cumsum(np.frombuffer(held, dtype=np.uint8), dtype=np.int64))]
-    return [hashes[a:b] for (t,), (a, b) in zip(_tile.iter_unpack(tiles), pairwise(ends), strict=True)
-            if first <= t <= final]
-
-
-def _last(wires: list[Wire | None], at: int, many: bool) -> np.ndarray:
-    out = np.empty(len(wires), dtype=object)
-    for key, wire in enumerate(wires):
-        held = wire.last[at] if wire else []
-        out[key] = [value for _, value in held] if many else (held[0][1] if held else None)
-    return out
+def _pack_top(tiles: dict[int, dict[Value, int]]) -> wire.PackedTop:
+    place: dict[Value, int] = {}
+    index, numbers = [], []
+    for held in tiles.values():
+        for value, n in held.items():
+            index.append(place.setdefault(value, len(place)))
+            numbers.append(n)
+    return (list(place), struct.pack(f"<{len(tiles)}I", *tiles),
+            struct.pack(f"<{len(tiles)}I", *map(len, tiles.values())),
+            struct.pack(f"<{len(index)}I", *index), struct.pack(f"<{len(index)}I", *numbers))

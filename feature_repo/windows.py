@@ -27,6 +27,7 @@ WINDOWS: Final[dict[str, Window]] = {w.name: w for w in (
     Window("1h", HOUR_MS, MINUTE_MS),
     Window("24h", DAY_MS, HOUR_MS),
     Window("7d", 7 * DAY_MS, HOUR_MS),
+    Window("30d", 30 * DAY_MS, DAY_MS),
 )}
 
 # The late rule compares an event with its own arrival, so every replay decides alike and no clock can close a window.
@@ -35,6 +36,8 @@ TOO_LATE_MS: Final = 7 * DAY_MS
 
 # An event id whose last sighting in its topic and partition arrived at most this many whole hours ago is a duplicate.
 DEDUP_HOURS: Final = 24
+
+_UNITS: Final = {"m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
 
 Lateness = Literal["clock_ahead", "too_late"]
 
@@ -49,3 +52,17 @@ def lateness(event_time_ms: int, arrival_ms: int) -> Lateness | None:
     if event_time_ms > arrival_ms + CLOCK_AHEAD_MS:
         return "clock_ahead"
     return "too_late" if event_time_ms < arrival_ms - TOO_LATE_MS else None
+
+
+def duration_ms(text: str) -> int:
+    """A duration such as 30m, 6h or 1d. Raises ValueError."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdecimal() or int(number) == 0:
+        raise ValueError(f"{text!r} is no duration; write a number above 0 and one of {', '.join(_UNITS)}, as in 6h")
+    return int(number) * _UNITS[unit]
+
+
+def duration_text(ms: int) -> str:
+    """The duration in the largest unit that divides it."""
+    unit = next(u for u in reversed(_UNITS) if ms % _UNITS[u] == 0)
+    return f"{ms // _UNITS[unit]}{unit}"

@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -21,13 +19,13 @@ from adapters import event_lake
 from feature_repo import offline_sql
 from feature_repo.layout import Layout, layout_of
 from feature_repo.plan import Feature, FeaturePlan, ViewPlan
-from feature_repo.tiles import remember
-from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS, WINDOWS
+from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS
+from pipelines.sql_partials import SqlPartials
 
 if TYPE_CHECKING:  # importing Feast takes seconds, and only its caller needs it
     from feast import FeatureStore
 
-_LONGEST_MS = max(w.length_ms + w.tile_ms for w in WINDOWS.values())
+_NUMBERS = ("int64", "float64")
 
 
 def features_at(lake: Path, plan: FeaturePlan, view: str, keys: Mapping[str, np.ndarray], at_ms: np.ndarray, *,
@@ -36,24 +34,35 @@ def features_at(lake: Path, plan: FeaturePlan, view: str, keys: Mapping[str, np.
     """Features of a view for n (key, time) pairs.
 
     keys: one str array [n] per join key; at_ms: int64 [n]; only: names of the features wanted (default: all). Returns
-    float64 [n] per feature (object [n] for last and last_k), equal to `tiles.columns` read at that time of what had
+    float64 [n] per feature (object [n] for text and lists), equal to `tiles.columns` read at that time of what had
     arrived by then; with `strictly_before` events of the very millisecond and later are not seen.
     """
     of = plan.view(view)
     wanted = [f for f in of.declared if only is None or f.name in only]
     if not len(at_ms):
-        return {f.name: np.empty(0, dtype=object if f.function.startswith("last") else np.float64) for f in wanted}
+        return {f.name: np.empty(0, dtype=np.float64 if f.aggregation.dtype in _NUMBERS else object) for f in wanted}
     with duckdb.connect(config={"threads": threads}) as base:
         _load_requests(base, of, keys, at_ms)
         layout = layout_of(of)
-        used = {at for f in wanted for at in offline_sql.feeds_of(layout, f)}
-        forever = {at for f in wanted if f.function.startswith("last") for at in offline_sql.feeds_of(layout, f)}
-        for at in used:
-            since = None if at in forever else int(at_ms.min()) - _LONGEST_MS - CLOCK_AHEAD_MS
+        for at, reach in _reach(layout, wanted).items():
+            since = None if reach is None else int(at_ms.min()) - reach - CLOCK_AHEAD_MS
             _load_facts(base, lake, of, layout, at, since, int(at_ms.max()) + CLOCK_AHEAD_MS + 1)
-        found = _windows(base, layout, wanted, strictly_before)
-        found |= {f.name: _newest(base, layout, f, strictly_before) for f in wanted if f.function.startswith("last")}
-    return {f.name: found[f.name] for f in wanted}
+        partials = SqlPartials(base, layout, wanted, strictly_before)
+        return {f.name: f.aggregation.read(f, partials) for f in wanted}
+
+
+def service_at(lake: Path, plan: FeaturePlan, service: str, keys: Mapping[str, np.ndarray], at_ms: np.ndarray, *,
+               strictly_before: bool = True) -> dict[str, np.ndarray]:
+    """Every feature of a service's stream views for n rows, as a training set wants them: name -> [n].
+
+    keys: one str array [n] per join key of any of the views. Raises KeyError when one is not given.
+    """
+    out: dict[str, np.ndarray] = {}
+    for name in plan.service(service).views:
+        if name in plan.views:
+            own = {k: keys[k] for k in plan.view(name).join_keys}
+            out |= features_at(lake, plan, name, own, at_ms, strictly_before=strictly_before)
+    return out
 
 
 def recent_items_at(lake: Path, plan: FeaturePlan, user_ids: Sequence[str] | np.ndarray, at_ms: np.ndarray, k: int = 20,
@@ -92,6 +101,17 @@ def _load_requests(base: duckdb.DuckDBPyConnection, view: ViewPlan, keys: Mappin
     base.unregister("asked")
 
 
+def _reach(layout: Layout, wanted: Sequence[Feature]) -> dict[int, int | None]:
+    """Feed -> how far back (ms) its rows matter to any wanted feature; None: for ever."""
+    reach: dict[int, int | None] = {}
+    for feature in wanted:
+        own = feature.span.length_ms + feature.span.tile_ms if feature.window else None
+        for at in {at for column in feature.columns for at in offline_sql.feeds_of(layout, column)}:
+            known = reach.get(at, 0)
+            reach[at] = None if own is None or known is None else max(own, known)
+    return reach
+
+
 def _load_facts(base: duckdb.DuckDBPyConnection, lake: Path, view: ViewPlan, layout: Layout, at: int,
                 since_ms: int | None, until_ms: int) -> None:
     feed = layout.feeds[at]
@@ -101,70 +121,3 @@ def _load_facts(base: duckdb.DuckDBPyConnection, lake: Path, view: ViewPlan, lay
     base.register("source", event_lake.scan(lake, feed.topic, columns, early, until_ms))
     base.execute(f"CREATE TABLE facts_{at} AS {offline_sql.facts(view, feed, 'source')}")
     base.unregister("source")
-
-
-def _windows(base: duckdb.DuckDBPyConnection, layout: Layout, wanted: Sequence[Feature], strictly: bool
-             ) -> dict[str, np.ndarray]:
-    groups: dict[tuple[str, str, str], list[Feature]] = defaultdict(list)
-    for feature in wanted:
-        if feature.window:
-            kind = {"min": "extreme", "max": "extreme", "distinct": feature.name}.get(feature.function, "sum")
-            groups[offline_sql.relation(layout, feature)[0], feature.window, kind].append(feature)
-    out: dict[str, np.ndarray] = {}
-    for (table, window_name, kind), members in groups.items():
-        window = WINDOWS[window_name]
-        values = {f.name: offline_sql.relation(layout, f)[1] for f in members}
-        if kind == "extreme":
-            sql = offline_sql.extremes(table, window, [(f.function, values[f.name]) for f in members], strictly)
-            rows = base.execute(sql).fetchnumpy()
-            out |= {f.name: _plain(rows[f"w{i}"]) for i, f in enumerate(members)}
-        elif kind == "sum":
-            exprs = list(dict.fromkeys(e for f in members for e in _partials(f, values[f.name])))
-            rows = base.execute(offline_sql.sums(table, window, exprs, strictly)).fetchnumpy()
-            totals = {e: _plain(rows[f"w{i}"]) for i, e in enumerate(exprs)}
-            out |= {f.name: _finish(f, values[f.name], totals) for f in members}
-        else:
-            sql = offline_sql.distinct(table, window, values[kind], strictly)
-            out[kind] = _plain(base.execute(sql).fetchnumpy()["w0"])
-    return out
-
-
-def _partials(feature: Feature, value: str) -> list[str]:
-    count = f"CASE WHEN {value} IS NULL THEN 0 ELSE 1 END" if value else "1"
-    return {"count": [count], "sum": [value], "mean": [value, count]}[feature.function]
-
-
-def _finish(feature: Feature, value: str, totals: Mapping[str, np.ndarray]) -> np.ndarray:
-    parts = [totals[e] for e in _partials(feature, value)]
-    if len(parts) == 1:
-        return parts[0]
-    means: np.ndarray = np.divide(parts[0], parts[1], out=np.full(len(parts[0]), np.nan), where=parts[1] > 0)
-    return means
-
-
-def _plain(column: Any) -> np.ndarray:
-    """DuckDB's (possibly masked) column as float64."""
-    filled: np.ndarray = np.ma.filled(np.ma.asarray(column, dtype=np.float64), np.nan)
-    return filled
-
-
-def _newest(base: duckdb.DuckDBPyConnection, layout: Layout, feature: Feature, strictly: bool) -> np.ndarray:
-    """`last` and `last_k`: facts are played to each key in the order in which they became known."""
-    table, value = offline_sql.relation(layout, feature)
-    known = "greatest(arrival, event_time) + 1" if strictly else "arrival"
-    facts = base.execute(f"SELECT code, {known} AS known, event_time, {value} AS value FROM {table} "  # noqa: S608
-                         f"WHERE {value} IS NOT NULL ORDER BY code, known").fetchall()
-    requests = base.execute("SELECT code, moment, rid FROM requests ORDER BY code, moment").fetchall()
-    many, k = feature.function == "last_k", feature.k or 1
-    out = np.empty(len(requests), dtype=object)
-    held: list[tuple[int, Any]] = []
-    position, current = 0, None
-    for code, when, rid in requests:
-        if code != current:
-            held, current = [], code
-            position = bisect_left(facts, (code,), lo=position)
-        while position < len(facts) and facts[position][0] == code and facts[position][1] <= when:
-            remember(held, k, facts[position][2:], 1)
-            position += 1
-        out[rid] = [v for _, v in held] if many else (held[0][1] if held else None)
-    return out
