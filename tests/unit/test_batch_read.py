@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo import tiles
-from feature_repo.batch_read import BatchReader
+from feature_repo.batch_read import ViewReader
 from feature_repo.layout import layout_of
 from feature_repo.plan import FeaturePlan, ViewPlan
 from tests.unit.tile_worlds import DAY, packed_key
@@ -26,7 +26,7 @@ def batch(view: ViewPlan, seed: int, n: int) -> list[bytes | None]:
     rng = random.Random(seed)
     found: list[bytes | None] = [None, b"", b"junk", packed_key(PLAN.declared_views[-1], rng, NOW, 3)]
     found += [packed_key(view, rng, NOW, rng.choice([1, 3, 30])) for _ in range(n)]
-    if seed % 3 == 0:
+    if seed % 4 == 0:
         found.append(packed_key(view, rng, NOW, 150, values=500))
     rng.shuffle(found)
     return found + found[:2]
@@ -40,10 +40,10 @@ def same(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("view", PLAN.declared_views, ids=lambda v: v.name)
 @given(seed=st.integers(0, 10**9), n=st.integers(0, 6), later=st.integers(0, 45 * DAY))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_many_keys_read_as_single_ones_do(view: ViewPlan, seed: int, n: int, later: int) -> None:
     packed, now = batch(view, seed, n), NOW + later
-    found = BatchReader(view).read(packed, now)
+    found = ViewReader(view).read(packed, now)
     assert tuple(found.columns) == view.features
     for row, blob in enumerate(packed):
         one = tiles.windows(view, blob, now)
@@ -60,7 +60,7 @@ def test_a_choice_of_features_is_given_in_its_order(view: ViewPlan) -> None:
     packed = batch(view, 6, 5)
     whole = tiles.columns(view, packed, NOW)
     for chosen in (names[:5], names[:1], []):
-        found = BatchReader(view, chosen).read(packed, NOW).columns
+        found = ViewReader(view, chosen).read(packed, NOW).columns
         assert list(found) == chosen
         for name in chosen:
             assert all(map(same, found[name], whole[name])), name
@@ -68,6 +68,6 @@ def test_a_choice_of_features_is_given_in_its_order(view: ViewPlan) -> None:
 
 def test_no_keys_give_empty_columns() -> None:
     for view in PLAN.declared_views:
-        found = BatchReader(view).read([], NOW)
+        found = ViewReader(view).read([], NOW)
         assert {len(column) for column in found.columns.values()} == {0}
         assert len(found.arrivals) == 0
