@@ -29,7 +29,7 @@ from adapters import api_page, problems
 from adapters.errors import MinimartError, Misconfigured
 from adapters.http_guard import Guard, uuid7
 
-__all__ = ["JSON_ONLY", "create_app", "draining", "request_id", "serve", "side_server", "uuid7"]
+__all__ = ["JSON_ONLY", "create_app", "draining", "request_id", "require_port", "serve", "side_server", "uuid7"]
 
 Ready = Callable[[], Mapping[str, str]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -144,6 +144,11 @@ def _listen(host: str, port: int, name: str) -> socket.socket:
             f"or set MINIMART_PORT_OFFSET (moves all ports) or MINIMART_{name.upper()}_PORT to another one.",
         ) from None
     return listener
+
+
+def require_port(host: str, port: int, name: str) -> None:
+    """Raise Misconfigured, with the setting that moves it, where a port is taken that somebody else will listen on."""
+    _listen(host, port, name).close()
 
 
 def serve(app: FastAPI, host: str, port: int, name: str | None = None) -> None:

@@ -237,7 +237,7 @@ user_merchant_payments = stream_view(
 item_attributes = FeatureView(
     name="item_attributes", entities=[item], ttl=timedelta(0), online=True, owner="features",
     description="what the catalogue said of an item at a time; price in cents",
-    tags={"domain": "ranking", "kind": "attributes", "freshness_sla_s": "86400"},
+    tags={"domain": "ranking", "kind": "attributes", "freshness_sla_s": "86400", "default:adult": "true"},
     schema=[Field(name="item_category", dtype=String), Field(name="price_cents", dtype=Int64),
             Field(name="seller_id", dtype=String), Field(name="listed_at", dtype=Int64),
             Field(name="adult", dtype=Bool)],
