@@ -42,7 +42,7 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes proto backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -167,6 +167,9 @@ drill-incident: $(TRAINING) ## something breaks at 3 a.m., triage finds out what
 
 triage: $(TRAINING) ## which of the usual causes is it? compares the last 5 minutes with the 5 before; exit 1 when one is found
 	@$(TRAINING) -m pipelines.drills.triage
+
+proto: ## write the message classes of adapters/rpc/*.proto again
+	@cd adapters/rpc && ../../$(DEV)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example
