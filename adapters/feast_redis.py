@@ -57,8 +57,10 @@ def timestamp(at_ms: int) -> bytes:
     return b"\x08" + _varint(seconds) + (b"\x10" + _varint(rest * 1_000_000) if rest else b"")
 
 
-def value(of: bytes | str | int | bool) -> bytes:
-    """A Feast Value message holding bytes, text, an int64 or a bool."""
+def value(of: Plain) -> bytes:
+    """A Feast Value message holding bytes, text, an int64, a double or a bool."""
+    if isinstance(of, float):
+        return b"\x29" + struct.pack("<d", of)
     tag = bytes([_TAG[type(of).__name__]])
     if isinstance(of, int):
         return tag + _varint(int(of) & (2**64 - 1))

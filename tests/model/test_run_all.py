@@ -14,10 +14,10 @@ from adapters.errors import Corrupt, Misconfigured
 from adapters.past_runs import PastRuns
 from adapters.pointers import CURRENT, load_current
 from adapters.registry import open_registry
+from feature_repo.service_versions import FILE, FeatureServices
 from models import onnx_export
 from models.ann_index import AnnIndex
 from models.cooccurrence import Cooccurrence
-from feature_repo.service_versions import FILE, FeatureServices
 from models.ranking_features import FEATURES
 from pipelines import publish
 from pipelines.apply_features import compile_plan
