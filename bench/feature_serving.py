@@ -1,4 +1,4 @@
-"""How fast features are served, beside Feast's SDK on the same Redis with the same values: `python -m bench.feature_serving`.
+"""How fast features are served, beside Feast's SDK on the same Redis: `python -m bench.feature_serving`.
 
 One request is 1 shopper with 100 features and 200 items with 20 each, and, apart, the 200 items alone. Measured in one
 run, in turns: ours in process and over gRPC; Feast's SDK on the same tiles; Feast's SDK on the same values as plain

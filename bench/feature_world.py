@@ -118,8 +118,8 @@ def histories(view: ViewPlan, keys: int, events: int, now_ms: int, seed: int) ->
     return bulk.build(layout, feeds, keys)
 
 
-def fill(state: FeatureState, view: ViewPlan, rows: Iterator[tuple[int, bytes]], now_ms: int, say: Callable[[str], None],
-         chunk: int = 500) -> int:
+def fill(state: FeatureState, view: ViewPlan, rows: Iterator[tuple[int, bytes]], now_ms: int,
+         say: Callable[[str], None], chunk: int = 500) -> int:
     """Write packed tiles under keys k0, k1, ...; gives how many bytes they have."""
     held: dict[tuple[str, Key], bytes] = {}
     written = total = 0
