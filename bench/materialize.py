@@ -98,7 +98,7 @@ def answers(store: FeatureStore, wanted: list[dict[str, str]]) -> dict[str, list
 
 def click_history(folder: Path, clicks: int, now: int, rng: np.random.Generator) -> Path:
     """Clicks in the event lake, and the same as the Parquet file that Feast joins."""
-    at = now - 1000 - rng.choice(9 * world.DAY_MS, clicks, replace=False)
+    at = np.sort(now - 1000 - rng.choice(9 * world.DAY_MS, clicks, replace=False))
     table = pa.table({
         "event_id": [f"e{i}" for i in range(clicks)], "event_time": at,
         "user_id": [f"u{i}" for i in rng.integers(0, max(1, clicks // 40), clicks)],
