@@ -22,7 +22,7 @@ import redis
 
 from adapters import feast_redis
 from adapters.errors import MinimartError, Unavailable
-from adapters.online_store import Key, connect, touched_key
+from adapters.online_store import SNAPSHOT_ENTITY, WRITTEN, Key, connect, touched_key
 from feature_repo.plan import FeaturePlan
 from feature_repo.windows import DEDUP_HOURS, HOUR_MS
 from settings import without_password
@@ -143,6 +143,11 @@ class FeatureState:
         offsets = {k.decode()[7:]: int(v) for k, v in progress.items() if k.startswith(b"offset:")}
         return offsets, {k.decode(): int(v) for k, v in counters.items()}
 
+    def written(self) -> dict[str, int]:
+        """When (ms) any key of each view was last written; views that never were are left out."""
+        with self._translated():
+            return {view.decode(): int(ms) for view, ms in self._client.hgetall(WRITTEN).items()}
+
     def put(self, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> None:
         """Write tiles outside a commit: rebuilding and materialising only."""
         pipe = self._client.pipeline(transaction=False)
@@ -234,10 +239,12 @@ class FeatureState:
         for (view, key), packed in states.items():
             pipe.hset(self._key(view, key), mapping={self._field(view): feast_redis.value(packed),
                                                      feast_redis.time_field(view): stamp})
-            if self._plan.view(view).rekeyed:
+            if self._plan.view(view).entity == SNAPSHOT_ENTITY:
                 touched.setdefault(view, {})["\x1f".join(key)] = now_ms
         for view, members in touched.items():
             pipe.zadd(touched_key(view), members)
+        if states:
+            pipe.hset(WRITTEN, mapping=dict.fromkeys(dict.fromkeys(view for view, _ in states), now_ms))
 
     def _translated(self) -> _Translated:
         return _Translated(self._url)

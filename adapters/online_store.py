@@ -28,6 +28,10 @@ from settings import without_password
 
 Key = tuple[str, ...]
 NEVER: Final = Retry(NoBackoff(), 0)
+WRITTEN: Final = "minimart:written"
+"""The hash view -> when (ms) any of its keys was last written."""
+SNAPSHOT_ENTITY: Final = "item"
+"""Only of views of this entity is it kept which keys were written when, for `ItemSnapshot`."""
 
 
 def touched_key(view: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from feature_repo.on_request import OnRequest
+
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """`kind`: stream (kept by the stream worker) or attributes (written by a batch job). `freshness_sla_s`: an event
@@ -27,10 +29,12 @@ class AttributeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model or page reads: the views whose features it is answered with, in order."""
+    """What one model or page reads: the views whose features it is answered with, in order, and what is made of them
+    and of the request."""
 
     name: str
     views: tuple[str, ...]
+    on_request: tuple[OnRequest, ...] = ()
     description: str = ""
     owner: str = ""
 

@@ -18,6 +18,7 @@ from feast.types import Array, Bytes, Float64, Int64, String
 from feature_repo.about import About
 from feature_repo.facts import check_types
 from feature_repo.layout import layout_of
+from feature_repo.on_request import OnRequest
 from feature_repo.plan import Feature, ViewPlan, compile_view
 from feature_repo.windows import WINDOWS
 
@@ -84,27 +85,42 @@ class WindowsOfTiles(PythonTransformation):  # type: ignore[misc]
 
 
 def windows_view(view: StreamFeatureView, plan: ViewPlan) -> OnDemandFeatureView:
-    """The on-demand view that merges a view's tiles into its features at the request's `now_ms`.
+    """The on-demand view that merges a view's tiles into its features at the request's `now_ms`."""
+    return _on_demand(f"{view.name}_windows", "request_windows", msgspec.json.encode(plan).decode(), [view, clock],
+                      [Field(name=f.name, dtype=_dtype(f)) for f in plan.declared], view.description)
+
+
+def request_view(service: str, views: list[StreamFeatureView], plans: list[ViewPlan], declared: list[OnRequest]
+                 ) -> OnDemandFeatureView:
+    """The on-demand view of a service's features on request: of stored tiles, the clock and the request's numbers."""
+    numbers = RequestSource(name=f"{service}_request", schema=[
+        Field(name=request, dtype=Int64) for request in dict.fromkeys(f.request for f in declared)])
+    return _on_demand(f"{service}_on_request", "request_features", msgspec.json.encode((plans, declared)).decode(),
+                      [*views, clock, numbers], [Field(name=f.name, dtype=Float64) for f in declared],
+                      f"features of a request to {service}")
+
+
+def _on_demand(name: str, function: str, text: str, sources: list[Any], fields: list[Field], description: str
+               ) -> OnDemandFeatureView:
+    """An on-demand view that calls a function of `feature_repo.tiles` with `text` and the inputs.
 
     Feast keeps the function as its source text and runs that text when the registry is read.
     """
-    name, text = f"{view.name}_windows", msgspec.json.encode(plan).decode()
     source = (f"def {name}(inputs):\n"
-              f"    from feature_repo.tiles import request_windows\n"
-              f"    return request_windows({text!r}, inputs)\n")
+              f"    from feature_repo import tiles\n"
+              f"    return tiles.{function}({text!r}, inputs)\n")
 
     def merge(inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        from feature_repo.tiles import request_windows  # Feast pickles this function, not the module
+        from feature_repo import tiles  # Feast pickles this function, not the module
 
-        return request_windows(text, inputs)
+        found: dict[str, list[Any]] = getattr(tiles, function)(text, inputs)
+        return found
 
     merge.__name__ = name
-    fields = [Field(name=f.name, dtype=_dtype(f)) for f in plan.declared]
     transformation = WindowsOfTiles(udf=merge, udf_string=source)
     transformation.declared = {f.name: f for f in fields}
-    return OnDemandFeatureView(
-        name=name, sources=[view, clock], mode="python", owner="features", description=view.description,
-        schema=fields, feature_transformation=transformation)
+    return OnDemandFeatureView(name=name, sources=sources, mode="python", owner="features", schema=fields,
+                               description=description, feature_transformation=transformation)
 
 
 def _window(a: Aggregation) -> str:

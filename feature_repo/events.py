@@ -80,7 +80,7 @@ class ProductAddedToCart(ShopperEvent, frozen=True, kw_only=True, tag="product_a
     request_id: Id | None = None
 
 
-class OrderLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class OrderLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     item_id: Id
     category: Label
     price_cents: Cents

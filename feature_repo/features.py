@@ -2,10 +2,10 @@
 
 `columns` says where a view's inputs come from: `topic[/exploded list field][:field or field*field]`, or several of
 these apart by spaces. A feature is an aggregation (`aggregations/family.py`) of a column over windows of `windows.py`;
-it is named `{prefix}_{column}_{function}_{window}`. Feast keeps the declarations, owners and lineage; our own code computes them,
-because Feast's tiled aggregation cannot undo an extreme. Each view is one Feast value of bytes per key (packed tiles,
-see `tiles.py`), which an on-demand view merges into windows at the request's `now_ms`. Needs Feast: programs that serve
-read the compiled plan instead (`plan.py`).
+it is named `{prefix}_{column}_{function}_{window}`. Feast keeps the declarations, owners and lineage; our own code
+computes them, because Feast's tiled aggregation cannot undo an extreme. Each view is one Feast value of bytes per key
+(packed tiles, see `tiles.py`), which an on-demand view merges into windows at the request's `now_ms`. Needs Feast:
+programs that serve read the compiled plan instead (`plan.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from feast.types import Bool, Int64, String
 from feast.value_type import ValueType
 
 from feature_repo.about import AttributeView, Service
-from feature_repo.declare import about_of, newest, over, plan_of, stream_view, windows_view
-from feature_repo.plan import FeaturePlan
+from feature_repo.declare import about_of, newest, over, plan_of, request_view, stream_view, windows_view
+from feature_repo.on_request import OnRequest
+from feature_repo.plan import FeaturePlan, ViewPlan
 
 PROJECT = "minimart"
 
@@ -218,8 +219,8 @@ device_payments = stream_view(
     ])
 
 user_merchant_payments = stream_view(
-    "user_merchant_payments", [shopper, merchant], "um", description="what a shopper paid to a merchant; money in cents",
-    tags={"domain": "fraud"},
+    "user_merchant_payments", [shopper, merchant], "um",
+    description="what a shopper paid to a merchant; money in cents", tags={"domain": "fraud"},
     columns={
         "payments": "shop.payments",
         "amount": "shop.payments:amount_cents",
@@ -252,10 +253,30 @@ _plans = tuple(plan_of(view, entities) for view, entities in _declared)
 _windows = {view.name: windows_view(view, plan) for (view, _), plan in zip(_declared, _plans, strict=True)}
 
 
+
+
+def _holding(declared: list[OnRequest]) -> tuple[list[StreamFeatureView], list[ViewPlan]]:
+    """The views that hold a stored feature of any of these, and their plans."""
+    stored = {name for feature in declared for name in feature.stored}
+    held = [(view, plan) for (view, _), plan in zip(_declared, _plans, strict=True) if stored & set(plan.features)]
+    return [view for view, _ in held], [plan for _, plan in held]
+
+
+# Of the request's numbers and stored features: this payment against what is usual.
+ON_REQUEST = {"fraud": [
+    OnRequest(name="amount_to_payer_mean_30d", how="ratio", request="amount_cents", stored=("payer_amount_mean_30d",)),
+    OnRequest(name="amount_to_card_max_30d", how="ratio", request="amount_cents", stored=("card_amount_max_30d",)),
+    OnRequest(name="amount_zscore_merchant_30d", how="zscore", request="amount_cents",
+              stored=("merchant_amount_mean_30d", "merchant_amount_std_30d")),
+]}
+_on_request = {name: request_view(name, *_holding(declared), declared) for name, declared in ON_REQUEST.items()}
+
+
 def service(name: str, views: list[StreamFeatureView | FeatureView], description: str) -> FeatureService:
     """What one model or page reads: of stream views the windows, of plain views the fields."""
+    made = [_on_request[name]] if name in _on_request else []
     return FeatureService(name=name, owner="features", description=description,
-                          features=[_windows.get(v.name, v) for v in views])
+                          features=[*(_windows.get(v.name, v) for v in views), *made])
 
 
 SERVICES = [
@@ -268,11 +289,14 @@ SERVICES = [
     service("seller_profile", [seller_activity], "one seller"),
 ]
 VIEWS = [*(view for view, _ in _declared), item_attributes]
-OBJECTS = [shopper, item, category, seller, merchant, card, device, *VIEWS, *_windows.values(), *SERVICES]
+OBJECTS = [shopper, item, category, seller, merchant, card, device, *VIEWS, *_windows.values(), *_on_request.values(),
+           *SERVICES]
 PLAN = FeaturePlan(
     project=PROJECT, declared_views=_plans,
     attribute_views=(AttributeView(
         name=item_attributes.name, entity="item", join_keys=("item_id",), about=about_of(item_attributes),
         fields={f.name: str(f.dtype).lower() for f in item_attributes.schema if f.name != "item_id"}),),
-    services=tuple(Service(name=s.name, description=s.description, owner=s.owner, views=tuple(
-        p.name.removesuffix("_windows") for p in s.feature_view_projections)) for s in SERVICES))
+    services=tuple(Service(
+        name=s.name, description=s.description, owner=s.owner, on_request=tuple(ON_REQUEST.get(s.name, ())),
+        views=tuple(p.name.removesuffix("_windows") for p in s.feature_view_projections if p.name not in
+                    {v.name for v in _on_request.values()})) for s in SERVICES))

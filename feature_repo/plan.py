@@ -156,6 +156,13 @@ class FeaturePlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     attribute_views: tuple[AttributeView, ...] = ()
     services: tuple[Service, ...] = ()
 
+    def __post_init__(self) -> None:
+        for service in self.services:
+            known = {f for name in service.views if name in self.views for f in self.view(name).features}
+            for feature in service.on_request:
+                if unknown := set(feature.stored) - known:
+                    raise ValueError(f"{feature.name}: {sorted(unknown)} are not features of {service.name}'s views")
+
     @classmethod
     def load(cls, path: Path) -> FeaturePlan:
         """Read plan.json. Raises FileNotFoundError, or ValueError when it is not a plan."""
@@ -212,6 +219,12 @@ class FeaturePlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             out += [_listed(plain.about, name=name, view=plain.name, entity=plain.entity, dtype=dtype, meaning="",
                             error="exact", topics=(), services=readers.get(plain.name, ()))
                     for name, dtype in plain.fields.items()]
+        for service in self.services:
+            for f in service.on_request:
+                about = About(description=service.description, owner=service.owner, kind="request")
+                out.append(_listed(about, name=f.name, view="", entity="request", dtype="float64", topics=(),
+                                   meaning=f"{f.how} of the request's {f.request} to {' and '.join(f.stored)}",
+                                   error="rounding", services=(service.name,)))
         return out
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from feature_repo import distinct, wire
 from feature_repo.layout import COUNT, MAX, MIN, SUM, Layout, Level, TileSlot, layout_of
+from feature_repo.on_request import OnRequest, computed
 from feature_repo.plan import ViewPlan
 from feature_repo.squares import MASK
 from feature_repo.tile_reader import TileReader
@@ -141,6 +142,26 @@ def request_windows(view_json: str, inputs: dict[str, list[Any]]) -> dict[str, l
     return {name: [row[name] if row[name] is not None else missing[name] for row in rows] for name in view.features}
 
 
+@lru_cache(maxsize=64)
+def _plan_of(text: str) -> tuple[tuple[ViewPlan, ...], tuple[OnRequest, ...]]:
+    return msgspec.json.decode(text, type=tuple[tuple[ViewPlan, ...], tuple[OnRequest, ...]])
+
+
+def request_features(text: str, inputs: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """What Feast's on-demand view of a service's features on request calls: packed tiles of several views, `now_ms` and
+    the request's numbers per row -> every feature per row. `text` is JSON of (views, features on request)."""
+    views, declared = _plan_of(text)
+    stored: dict[str, list[float]] = {}
+    for view in views:
+        wanted = [name for name in view.features if any(name in f.stored for f in declared)]
+        rows = [windows(view, packed, int(now or 0))
+                for packed, now in zip(inputs[view.stored], inputs["now_ms"], strict=True)]
+        stored |= {name: [row[name] for row in rows] for name in wanted}
+    request = {f.request: np.array([float(v or 0) for v in inputs[f.request]]) for f in declared}
+    return {name: column.tolist() for name, column in
+            computed(declared, request, {k: np.array(v) for k, v in stored.items()}).items()}
+
+
 def remember(held: list[tuple[int, Value]], k: int, fact: tuple[int, Value], n: int) -> None:
     """Insert into the k newest, sorted by (event time, value) falling; equal facts are all kept."""
     for _ in range(min(n, k)):
@@ -193,8 +214,8 @@ def _write(rows: bytearray, level: Level, row: list[int]) -> None:
     try:
         level.row.pack_into(rows, place, *row)
     except struct.error:  # a count or sum beyond its type stays at the limit: one absurd key must not stop a partition
-        limits = [(np.iinfo(kind).min, np.iinfo(kind).max) for kind, _ in (level.dtype.fields or {}).values()]
-        row[:] = [min(max(value, int(low)), int(high)) for value, (low, high) in zip(row, limits, strict=True)]
+        limits = [np.iinfo(level.dtype[name]) for name in level.dtype.names or ()]
+        row[:] = [min(max(value, int(of.min)), int(of.max)) for value, of in zip(row, limits, strict=True)]
         level.row.pack_into(rows, place, *row)
 
 

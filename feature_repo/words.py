@@ -22,7 +22,8 @@ RULES: Final[Mapping[str, str]] = {
     "promotions": "lifted: the seller promotes it",
     "fill": "added: the feed had too few products",
 }
-_WINDOWS: Final = {"5m": "5 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days"}
+_WINDOWS: Final = {"5m": "5 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days",
+                  "30d": "30 days"}
 _WHAT: Final = {
     "user_clicks_count": "your clicks",
     "user_feeds_count": "feeds shown to you",

@@ -63,8 +63,7 @@ def store(settings: Settings) -> FeatureStore:
 def apply(settings: Settings) -> FeaturePlan:
     """Register everything and compile the plan."""
     plan = compile_plan(settings.features)
-    for view in (features.user_activity, features.item_activity, features.user_category_activity,
-                 features.item_attributes):
+    for view in features.VIEWS:
         file = view.batch_source.file_options
         file.uri = str(settings.features.resolve() / "history" / Path(file.uri).name)  # Feast takes the working folder
     store(settings).apply(list(features.OBJECTS))

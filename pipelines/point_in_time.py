@@ -18,6 +18,7 @@ import pyarrow as pa
 from adapters import event_lake
 from feature_repo import offline_sql
 from feature_repo.layout import Layout, layout_of
+from feature_repo.on_request import computed
 from feature_repo.plan import Feature, FeaturePlan, ViewPlan
 from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS
 from pipelines.sql_partials import SqlPartials
@@ -52,17 +53,20 @@ def features_at(lake: Path, plan: FeaturePlan, view: str, keys: Mapping[str, np.
 
 
 def service_at(lake: Path, plan: FeaturePlan, service: str, keys: Mapping[str, np.ndarray], at_ms: np.ndarray, *,
-               strictly_before: bool = True) -> dict[str, np.ndarray]:
+               strictly_before: bool = True, request: Mapping[str, np.ndarray] | None = None
+               ) -> dict[str, np.ndarray]:
     """Every feature of a service's stream views for n rows, as a training set wants them: name -> [n].
 
-    keys: one str array [n] per join key of any of the views. Raises KeyError when one is not given.
+    keys: one str array [n] per join key of any of the views; request: the numbers [n] that came with each row, for the
+    features on request (left out without it). Raises KeyError when one is not given.
     """
     out: dict[str, np.ndarray] = {}
-    for name in plan.service(service).views:
+    asked = plan.service(service)
+    for name in asked.views:
         if name in plan.views:
             own = {k: keys[k] for k in plan.view(name).join_keys}
             out |= features_at(lake, plan, name, own, at_ms, strictly_before=strictly_before)
-    return out
+    return out if request is None else out | computed(asked.on_request, request, out)
 
 
 def recent_items_at(lake: Path, plan: FeaturePlan, user_ids: Sequence[str] | np.ndarray, at_ms: np.ndarray, k: int = 20,

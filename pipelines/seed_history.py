@@ -85,14 +85,15 @@ def tables(world: World, history: History) -> dict[str, pa.Table]:
     shown, clicked, carted = history.shown, history.clicked, history.carted
     ordered, lines, paid = history.ordered, history.lines, history.paid
     line = pa.StructArray.from_arrays(
-        [to.items(lines["item"]), to.categories(lines["item"]), pa.array(lines["price"]), pa.array(lines["quantity"])],
-        names=["item_id", "category", "price_cents", "quantity"],
+        [to.items(lines["item"]), to.categories(lines["item"]), pa.array(lines["price"]), pa.array(lines["quantity"]),
+         to.sellers(lines["item"])],
+        names=["item_id", "category", "price_cents", "quantity", "seller_id"],
     )
     every_feed = np.arange(0, shown["items"].size + 1, shown["items"].shape[1])
     orders = pa.array([f"o-{to.tag}-{n:x}" for n in range(len(ordered["t"]))])
     of_order = ordered["session"][paid["order"]]
     buyer = history.sessions["user"][of_order]
-    merchant = world.seller[lines["item"][ordered["first"][paid["order"]]]]
+    merchant = lines["item"][ordered["first"][paid["order"]]]  # who sells the first line
     return {
         events.ProductsShown.topic: to.table(events.ProductsShown, shown["t"], shown["session"], {
             "request_id": to.requests, "surface": _constant("home", len(shown["t"])),
@@ -111,7 +112,7 @@ def tables(world: World, history: History) -> dict[str, pa.Table]:
         events.PaymentMade.topic: to.table(events.PaymentMade, paid["t"], of_order, {
             "payment_id": pa.array([f"p-{to.tag}-{n:x}" for n in range(len(paid["t"]))]),
             "order_id": orders.take(paid["order"]),
-            "merchant_id": pa.array([seller_id(s) for s in merchant.tolist()], pa.string()),
+            "merchant_id": to.sellers(merchant),
             "amount_cents": pa.array(paid["amount"]), "currency": _constant(CURRENCY, len(paid["t"])),
             "card_id": pa.array([f"card-{u:05d}" for u in buyer.tolist()], pa.string()),
             "device_id": pa.array([f"device-{u:05d}" for u in buyer.tolist()], pa.string()),
@@ -131,7 +132,7 @@ def item_table(world: World, to: _Columns) -> pa.Table:
         "item_id": to.items(rows), "title": pa.array(world.title[rows].tolist(), pa.string()),
         "category": to.categories(rows), "price_cents": pa.array(world.price[rows, later]),
         "listed_at": pa.array(world.listed_at[rows]),
-        "seller_id": pa.array([seller_id(s) for s in world.seller[rows].tolist()], pa.string()),
+        "seller_id": to.sellers(rows),
         "stock": pa.array(world.stock[rows]), "promoted": pa.array(world.promoted[rows]),
         "adult": pa.array([names.CATEGORIES[c].name in names.ADULT for c in world.category[rows].tolist()]),
     })  # fmt: skip
@@ -144,7 +145,8 @@ class _Columns:
         config = world.config
         self.sessions = history.sessions
         self.tag = f"{config.seed}-{config.as_of_ms // MINUTE:x}"
-        self._category = world.category
+        self._category, self._seller = world.category, world.seller
+        self._seller_ids = pa.array([seller_id(s) for s in range(int(world.seller.max()) + 1)])
         self._item_ids = pa.array([item_id(row) for row in range(len(world.category))])
         self._user_ids = pa.array([user_id(row) for row in range(len(world.taste))])
         self._session_ids = pa.array([f"s-{self.tag}-{n:x}" for n in range(len(self.sessions["user"]))])
@@ -156,9 +158,13 @@ class _Columns:
     def categories(self, items: Any) -> pa.Array:
         return pa.array([c.name for c in names.CATEGORIES]).take(pa.array(self._category[items]))
 
+    def sellers(self, items: Any) -> pa.Array:
+        return self._seller_ids.take(pa.array(self._seller[items]))
+
     def product(self, columns: Mapping[str, Any]) -> dict[str, pa.Array]:
         item, price = columns["item"], columns["price"]
-        return {"item_id": self.items(item), "category": self.categories(item), "price_cents": pa.array(price)}
+        return {"item_id": self.items(item), "category": self.categories(item), "price_cents": pa.array(price),
+                "seller_id": self.sellers(item)}
 
     def request(self, shown: Any) -> pa.Array:
         """The request id of each row's feed, null where the row came from no feed (-1)."""

@@ -100,7 +100,8 @@ class SqlPartials:
     def _squares(self, column: str, window: Window) -> np.ndarray:
         table, value = offline_sql.relation(self._layout, column)
         rows = self._base.execute(offline_sql.squares(table, window, value, self._strictly)).fetchnumpy()
-        whole: np.ndarray = rows["h0"].astype(object) * 2**62 + rows["w0"].astype(object)
+        low, high = (np.ma.getdata(rows[name]).astype(object) for name in ("w0", "h0"))
+        whole: np.ndarray = high * 2**62 + low
         return whole
 
     def _empty_lists(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""All aggregations by name. To add one: a file beside this one, a line here, and its row in `tests/brute_force.py`."""
+"""All aggregations by name. To add one: a file beside this one, a line here, one in `test_aggregations.py`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ def parse(text: str) -> dict[str, str | int]:
         raise ValueError(f"{text!r} is no aggregation; there are {', '.join(spellings())}")
     if not found.argument:
         return {"function": found.name}
-    if found.argument == "k" and not (rest.isdecimal() and int(rest) > 0):
+    if found.argument == "other":
+        return {"function": found.name, "other": rest}
+    if found.argument == "half_life_ms":
+        return {"function": found.name, "half_life_ms": duration_ms(rest)}
+    if not (rest.isdecimal() and int(rest) > 0):
         raise ValueError(f"{text!r}: {rest!r} must be a number above 0, as in {kind}_3")
-    value: str | int = {"k": lambda: int(rest), "other": lambda: rest,
-                        "half_life_ms": lambda: duration_ms(rest)}[found.argument]()
-    return {"function": found.name, found.argument: value}
+    return {"function": found.name, "k": int(rest)}
 
 
 def spellings() -> list[str]:

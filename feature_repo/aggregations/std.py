@@ -22,6 +22,8 @@ class Std(Aggregation):
         return (("count", asked.column), ("sum", asked.column), ("squares", asked.column))
 
     def read(self, asked: Asked, partials: Partials) -> np.ndarray:
-        count, total, squares = (partials.total(kind, asked.column, asked.span) for kind in ("count", "sum", "squares"))
-        n, s = count.astype(np.int64).astype(object), total.astype(np.int64).astype(object)
+        count = partials.total("count", asked.column, asked.span)
+        squares = partials.total("squares", asked.column, asked.span)
+        n = count.astype(np.int64).astype(object)
+        s = partials.total("sum", asked.column, asked.span).astype(np.int64).astype(object)
         return divided(np.sqrt((n * squares - s * s).astype(np.float64)), count)

@@ -116,7 +116,7 @@ def _decide_one(
 
 
 def _products(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parts of a raw event that must say what the shopper saw: category and price."""
+    """The parts of a raw event that must say what the shopper saw: category, price and seller."""
     if values["type"] in ("product_clicked", "product_added_to_cart"):
         yield values
     elif values["type"] == "order_placed" and isinstance(values.get("lines"), list):
@@ -125,11 +125,12 @@ def _products(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _complete(product: dict[str, Any], known: Callable[[str], ItemListed | None]) -> None:
     item_id = product.get("item_id")
-    if not isinstance(item_id, str) or ("category" in product and "price_cents" in product):
+    if not isinstance(item_id, str) or all(name in product for name in ("category", "price_cents", "seller_id")):
         return
     if (item := known(item_id)) is not None:
         product.setdefault("category", item.category)
         product.setdefault("price_cents", item.price_cents)
+        product.setdefault("seller_id", item.seller_id)
     elif events.is_id(item_id):  # it will be refused as an unknown item, not for what only the catalogue can know
         product.setdefault("category", "unknown")
         product.setdefault("price_cents", 0)

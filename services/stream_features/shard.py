@@ -24,6 +24,8 @@ from services.stream_features import rekey
 SOURCE: Final = "stream_features"
 CHUNK_BYTES: Final = 500_000
 StateKey = tuple[str, tuple[str, ...]]
+Update = tuple[int, int, int, Sequence[tiles.Value | None], int]
+"""(feed, event time, arrival, values, n): `n` equal rows to count into one state."""
 
 
 class Feeding(NamedTuple):
@@ -33,17 +35,6 @@ class Feeding(NamedTuple):
     feed: int
     rekeyed: bool
     extract: Extract
-
-
-class Update(NamedTuple):
-    """`n` equal rows to count into one state."""
-
-    state: StateKey
-    feed: int
-    event_time: int
-    arrival: int
-    values: Sequence[tiles.Value | None]
-    n: int
 
 
 class Engine:
@@ -70,7 +61,7 @@ class Shard:
         self._max_states = max_states
         self._states: dict[StateKey, tiles.State] = {}
         self._newest_hour = {t: max(seen.values(), default=0) for t, seen in progress.seen.items()}
-        self._updates: list[Update] = []
+        self._updates: dict[StateKey, list[Update]] = {}
         self._counters: Counter[str] = Counter()
         self._sighted: dict[tuple[str, int], list[int]] = {}
         self.dead: list[tuple[str, bytes]] = []
@@ -91,27 +82,28 @@ class Shard:
 
     def missing(self) -> list[StateKey]:
         """The states that must be loaded before `apply`."""
-        return list(dict.fromkeys(u.state for u in self._updates if u.state not in self._states))
+        return [key for key in self._updates if key not in self._states]
 
     def apply(self, loaded: Iterable[tuple[StateKey, bytes | None]]) -> Batch:
         """Count everything read; returns what to commit."""
-        for key, packed in loaded:
+        for key, stored in loaded:
             layout = self.engine.layouts[key[0]]
-            self._states[key] = tiles.unpack(layout, packed) or tiles.State(layout)
-        for update in self._updates:
-            tiles.apply(self.engine.layouts[update.state[0]], self._states[update.state], update.feed,
-                        update.event_time, update.arrival, update.values, update.n)
-        touched = dict.fromkeys(u.state for u in self._updates)
+            self._states[key] = tiles.unpack(layout, stored) or tiles.State(layout)
+        packed: dict[StateKey, bytes] = {}
+        for key, updates in self._updates.items():
+            layout, state = self.engine.layouts[key[0]], self._states[key]
+            for update in updates:
+                tiles.apply(layout, state, *update)
+            packed[key] = tiles.pack(layout, state)
         return Batch(
             partition=self.partition, token=self.token, offsets=dict(self.progress.offsets),
-            states={key: tiles.pack(self.engine.layouts[key[0]], self._states[key]) for key in touched},
-            sources=dict(self.progress.sources), sighted=self._sighted, counters=dict(self._counters),
+            states=packed, sources=dict(self.progress.sources), sighted=self._sighted, counters=dict(self._counters),
             newest_hours={topic: hour for topic, hour in self._newest_hour.items() if hour})
 
     def committed(self) -> Counter[str]:
         """Forget what was committed; returns its counters."""
         counters = self._counters
-        self._updates, self._sighted, self._counters, self.dead, self.travelling = [], {}, Counter(), [], []
+        self._updates, self._sighted, self._counters, self.dead, self.travelling = {}, {}, Counter(), [], []
         for key in list(self._states)[:max(0, len(self._states) - self._max_states)]:
             del self._states[key]
         return counters
@@ -127,8 +119,9 @@ class Shard:
                 if feeding.rekeyed:
                     travelling.add(feeding, record, event.event_time, rows)
                 else:
-                    self._updates += [Update((feeding.view, key), feeding.feed, event.event_time, record.timestamp_ms,
-                                             values, 1) for key, values in rows]
+                    for key, values in rows:
+                        self._updates.setdefault((feeding.view, key), []).append(
+                            (feeding.feed, event.event_time, record.timestamp_ms, values, 1))
         end = records[-1].offset + 1
         self.travelling += travelling.messages(end)
         self.progress.offsets[topic] = end
@@ -197,13 +190,14 @@ class Shard:
                 continue
             when = group.times[at]
             if group.values:
-                self._updates += [Update((group.view, key), group.feed, when, group.arrivals[at], values, 1)
-                                  for key, values in zip(group.keys[rows], group.values[rows], strict=True)]
+                for key, values in zip(group.keys[rows], group.values[rows], strict=True):
+                    self._updates.setdefault((group.view, key), []).append(
+                        (group.feed, when, group.arrivals[at], values, 1))
             else:
                 minute = when // MINUTE_MS * MINUTE_MS
                 tally.update((key, minute) for key in group.keys[rows])
-        self._updates += [Update((group.view, key), group.feed, minute, arrival, (), n)
-                          for (key, minute), n in tally.items()]
+        for (key, minute), n in tally.items():
+            self._updates.setdefault((group.view, key), []).append((group.feed, minute, arrival, (), n))
 
 
 class _Outgoing:

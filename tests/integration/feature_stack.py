@@ -120,11 +120,19 @@ def hard_stream(seed: int, n: int, start_ms: int, spread_ms: int) -> list[tuple[
         user = users[int(rng.paretovariate(0.8)) % len(users)]
         item = {"item_id": items[int(rng.paretovariate(0.7)) % len(items)], "category": rng.choice(["tea", "toys"]),
                 "price_cents": rng.randint(1, 99_999)}
+        if i % 3:  # senders of the older schema do not say who sells it
+            item["seller_id"] = f"s{int(item['item_id'][1:]) % 5}"
         base = {"event_id": f"e-{seed}-{i}", "event_time": (arrival - behind) // 1000 * 1000, "user_id": user}
-        kind = rng.choices(["shop.impressions", "shop.clicks", "shop.carts", "shop.orders"], [20, 55, 15, 10])[0]
+        payment = {"type": "payment_made", "payment_id": "p", "order_id": "o", "merchant_id": f"s{rng.randint(0, 4)}",
+                   "amount_cents": rng.randint(0, 99_999), "card_id": f"k-{user}-{rng.randint(0, 1)}"}
+        if rng.random() < 0.8:
+            payment["device_id"] = f"d{int(user[1:]) % 20}"
+        kind = rng.choices(["shop.impressions", "shop.clicks", "shop.carts", "shop.orders", "shop.payments"],
+                           [20, 45, 15, 10, 10])[0]
         body = {"shop.impressions": {"type": "products_shown", "request_id": "r", "item_ids": rng.sample(items, 8)},
                 "shop.clicks": {"type": "product_clicked", **item},
                 "shop.carts": {"type": "product_added_to_cart", **item},
+                "shop.payments": payment,
                 "shop.orders": {"type": "order_placed", "order_id": "o",
                                 "lines": [item | {"quantity": rng.randint(1, 3)}] * rng.randint(1, 2)}}[kind]
         payload = msgspec.json.encode(base | body)

@@ -23,7 +23,6 @@ from tests.integration.feature_stack import DAY, HOUR, Stack, as_oracle, feature
 
 PORT = 21_300
 POINTS = ("after_poll", "after_count", "during_publish", "after_publish", "after_commit")
-PREFIX = {"user_activity": "user", "item_activity": "item", "user_category_activity": "uc"}
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +63,12 @@ def check(stack: Stack, truth: Truth, now: int, keys_per_view: int = 12) -> None
     rng = random.Random(1)
     state = stack.state
     for view in stack.plan.declared_views:
-        keys = sorted(k for p, k in truth.by_key if p == PREFIX[view.name])
+        keys = sorted(k for p, k in truth.by_key if p == brute_force.PREFIX[view.name])
         keys = rng.sample(keys, min(keys_per_view, len(keys)))
         for key, packed in zip(keys, state.states([(view.name, k) for k in keys]), strict=True):
             ours = tiles.windows(view, packed, now)
-            for name in view.features:
-                expected = brute_force.feature(name, key, truth.by_key[PREFIX[view.name], key], now)
+            seen = truth.by_key[brute_force.PREFIX[view.name], key]
+            for name, expected in brute_force.features(view.features, key, seen, now).items():
                 assert brute_force.same(ours[name], expected), (name, key, ours[name], expected)
     counted = state.counters(4)
     total: Counter[str] = Counter()
@@ -170,13 +169,13 @@ def test_offline_equals_online_and_brute_force(stack: Stack, truth: Truth) -> No
     rng = random.Random(3)
     now = int(time.time() * 1000)
     for view in stack.plan.declared_views:
-        keys = rng.choices(sorted(k for p, k in truth.by_key if p == PREFIX[view.name]), k=30)
+        keys = rng.choices(sorted(k for p, k in truth.by_key if p == brute_force.PREFIX[view.name]), k=30)
         at = np.array([now - rng.randint(0, 20 * HOUR) for _ in keys])
         columns = {name: np.array([k[i] for k in keys], dtype=object) for i, name in enumerate(view.join_keys)}
         found = features_at(stack.lake, stack.plan, view.name, columns, at)
         for row, key in enumerate(keys):
-            for name in view.features:
-                expected = brute_force.feature(name, key, truth.by_key[PREFIX[view.name], key], int(at[row]))
+            seen = truth.by_key[brute_force.PREFIX[view.name], key]
+            for name, expected in brute_force.features(view.features, key, seen, int(at[row])).items():
                 assert brute_force.same(found[name][row], expected), (name, key, found[name][row], expected)
 
 

@@ -20,7 +20,6 @@ from tests.integration.feature_stack import DAY, HOUR, as_oracle, hard_stream
 
 PLAN = FeaturePlan.load(Path(__file__).parents[1] / "plan.json")
 T0 = 1_790_000_000_000
-PREFIX = {"user_activity": "user", "item_activity": "item", "user_category_activity": "uc"}
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +44,22 @@ def truth() -> dict[tuple[str, Any], list[dict[str, Any]]]:
     return found
 
 
-@pytest.mark.parametrize("view_name", list(PREFIX))
+@pytest.mark.parametrize("view_name", list(brute_force.PREFIX))
 @pytest.mark.parametrize("strictly", [False, True])
 def test_every_feature_equals_brute_force(lake: Path, truth: dict[Any, Any], view_name: str, strictly: bool) -> None:
     view, rng = PLAN.view(view_name), random.Random(7)
-    keys = rng.choices(sorted(k for p, k in truth if p == PREFIX[view_name]), k=60)
-    exact = [e["event_time"] for k in keys for e in truth[PREFIX[view_name], k][:1]]
+    keys = rng.choices(sorted(k for p, k in truth if p == brute_force.PREFIX[view_name]), k=60)
+    exact = [e["event_time"] for k in keys for e in truth[brute_force.PREFIX[view_name], k][:1]]
     at = np.array([rng.choice([T0 + rng.randint(0, 60 * HOUR), T0 + rng.randint(0, 12 * DAY), exact[i],
                                T0 // HOUR * HOUR + rng.randint(1, 60) * HOUR]) for i in range(len(keys))])
     columns = {name: np.array([k[i] for k in keys], dtype=object) for i, name in enumerate(view.join_keys)}
     found = features_at(lake, PLAN, view_name, columns, at, strictly_before=strictly)
     for row, key in enumerate(keys):
         now = int(at[row])
-        seen = truth[PREFIX[view_name], key]
+        seen = truth[brute_force.PREFIX[view_name], key]
         if strictly:
             seen = [e for e in seen if e["arrival"] < now and e["event_time"] < now]
-        for name in view.features:
-            expected = brute_force.feature(name, key, seen, now)
+        for name, expected in brute_force.features(view.features, key, seen, now).items():
             assert brute_force.same(found[name][row], expected), (name, key, now, found[name][row], expected)
 
 

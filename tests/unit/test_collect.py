@@ -56,7 +56,8 @@ def test_what_is_missing_is_filled_in(shelf: Shelf) -> None:
     (only,) = verdicts(CLICK, shelf)
     assert isinstance(only, Accepted)
     expected = events.ProductClicked(
-        event_id="new-0", event_time=NOW, user_id="u1", item_id="kettle", category="Kitchen", price_cents=3499
+        event_id="new-0", event_time=NOW, user_id="u1", item_id="kettle", category="Kitchen", price_cents=3499,
+        seller_id="s",
     )
     assert only.event == expected
     assert events.decode("shop.clicks", only.payload) == expected
@@ -66,13 +67,15 @@ def test_what_the_shopper_saw_is_kept(shelf: Shelf) -> None:
     (only,) = verdicts({**CLICK, "category": "Old name", "price_cents": 1, "event_time": NOW - 5}, shelf)
     assert isinstance(only, Accepted)
     assert (only.event.category, only.event.price_cents, only.event.event_time) == ("Old name", 1, NOW - 5)  # type: ignore[attr-defined]
+    assert only.event.seller_id == "s"  # type: ignore[attr-defined]
 
 
 def test_order_lines_are_completed(shelf: Shelf) -> None:
     order = {"type": "order_placed", "user_id": "u", "order_id": "o", "lines": [{"item_id": "kettle"}]}
     (only,) = verdicts(order, shelf)
     assert isinstance(only, Accepted)
-    assert only.event.lines == [events.OrderLine(item_id="kettle", category="Kitchen", price_cents=3499)]  # type: ignore[attr-defined]
+    line = events.OrderLine(item_id="kettle", category="Kitchen", price_cents=3499, seller_id="s")
+    assert only.event.lines == [line]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

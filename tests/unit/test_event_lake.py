@@ -38,10 +38,25 @@ def test_every_topic_has_a_schema_with_its_place(topic: str) -> None:
 
 def test_order_lines_are_lists_of_structs(tmp_path: Path) -> None:
     order = events.OrderPlaced(event_id="e", event_time=T0, user_id="u", order_id="o",
-                               lines=[events.OrderLine(item_id="i", category="c", price_cents=3, quantity=2)])
+                               lines=[events.OrderLine(item_id="i", category="c", price_cents=3)])
     table, poison = event_lake.to_table("shop.orders", [Record("shop.orders", 0, 0, T0, "u", events.encode(order))])
     assert not poison
-    assert table["lines"].to_pylist() == [[{"item_id": "i", "category": "c", "price_cents": 3, "quantity": 2}]]
+    line = {"item_id": "i", "category": "c", "price_cents": 3, "quantity": 1}
+    assert table["lines"].to_pylist() == [[line | {"seller_id": None}]]
+
+
+def test_files_of_an_older_schema_are_read_with_the_new_fields_missing(tmp_path: Path) -> None:
+    line = {"item_id": "i", "category": "c", "price_cents": 3, "quantity": 2}
+    kind = event_lake.schema("shop.orders")
+    older = pa.schema([pa.field("lines", pa.list_(pa.struct([f for f in kind.field("lines").type.value_type
+                                                             if f.name != "seller_id"]))) if f.name == "lines" else f
+                       for f in kind])
+    row = {"event_id": "e", "event_time": T0, "user_id": "u", "order_id": "o", "_partition": 0, "_arrival": T0}
+    for n, (schema, lines) in enumerate([(older, [line]), (kind, [line | {"seller_id": "s"}])]):
+        table = pa.Table.from_pylist([row | {"_offset": n, "lines": lines}], schema=schema)
+        event_lake.write_part(tmp_path, "shop.orders", 0, n, n, T0, table)
+    found = event_lake.scan(tmp_path, "shop.orders")["lines"].to_pylist()
+    assert found == [[line | {"seller_id": None}], [line | {"seller_id": "s"}]]
 
 
 @given(st.lists(st.integers(0, 3 * HOUR), min_size=1, max_size=60), st.integers(0, 10**6))
