@@ -295,7 +295,7 @@ PLAN = FeaturePlan(
     project=PROJECT, declared_views=_plans,
     attribute_views=(AttributeView(
         name=item_attributes.name, entity="item", join_keys=("item_id",), about=about_of(item_attributes),
-        fields={f.name: str(f.dtype).lower() for f in item_attributes.schema if f.name != "item_id"}),),
+        fields={f.name: str(f.dtype).lower() for f in item_attributes.features}),),  # `schema` is a set: no order
     services=tuple(Service(
         name=s.name, description=s.description, owner=s.owner, on_request=tuple(ON_REQUEST.get(s.name, ())),
         views=tuple(p.name.removesuffix("_windows") for p in s.feature_view_projections if p.name not in

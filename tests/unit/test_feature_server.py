@@ -274,3 +274,30 @@ async def test_over_grpc_it_is_the_same_answer() -> None:
     with pytest.raises(Unavailable):
         await client.features("ranking", entities)
     await client.close()
+
+
+async def test_a_stop_finishes_what_is_in_progress_and_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, begun, go_on = FeatureWorld(), asyncio.Event(), asyncio.Event()
+    read = world.rows.read
+
+    async def slow(asked: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await read(asked)
+
+    monkeypatch.setattr(world.rows, "read", slow)
+    (port,) = free_ports(1)
+    server = await start(world.rpc(), f"127.0.0.1:{port}")
+    client = FeatureClient(f"127.0.0.1:{port}", timeout_s=20)
+    asked = asyncio.create_task(client.features("item_profile", {"item_id": ["i1"]}))
+    await begun.wait()
+    stopped = asyncio.create_task(server.stop(20))
+    await asyncio.sleep(0)
+    late = FeatureClient(f"127.0.0.1:{port}", timeout_s=20)
+    with pytest.raises(Unavailable):
+        await late.features("item_profile", {"item_id": ["i1"]})
+    go_on.set()
+    assert (await asked).states["item_activity"] == ["present"]
+    await stopped
+    await client.close()
+    await late.close()
