@@ -46,6 +46,7 @@ DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if 
 .PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence flink dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
 .PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench capacity check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
 .PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift check-contracts
+.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes proto backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
 .PHONY: rollout hold resume rollback retrain
 
 help: ## this list
@@ -184,6 +185,8 @@ flink: $(PLATFORM) ## the compiled features on Apache Flink: ARGS="run|sql|serve
 
 parity: $(TRAINING) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
 	@$(TRAINING) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
+proto: ## write the message classes of adapters/rpc/*.proto again
+	@cd adapters/rpc && ../../$(DEV)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     console_hosts: str = Field("", description="further names under which the console may be opened, comma separated")
     console_url: str = Field("", description="where the console is")
     monitor_url: str = Field("", description="where the monitor is")
+    feature_server_url: str = Field("", description="where the feature server is")
     prometheus_url: str = Field("", description="where Prometheus is")
     alertmanager_url: str = Field("", description="where Alertmanager is")
 
@@ -122,6 +123,8 @@ class Settings(BaseSettings):
     controller_port: int = Field(8098, ge=1, le=65535)
     console_port: int = Field(8099, ge=1, le=65535)
     monitor_port: int = Field(8100, ge=1, le=65535, description="takes alerts from Alertmanager and writes incidents")
+    feature_server_port: int = Field(8102, ge=1, le=65535)
+    feature_server_grpc_port: int = Field(8103, ge=1, le=65535, description="gRPC of the feature server")
     grafana_port: int = Field(8101, ge=1, le=65535, description="port of Grafana (docker compose only)")
 
     # Recommender: milliseconds a stage may take before it is skipped and named in `degraded`
@@ -137,6 +140,9 @@ class Settings(BaseSettings):
     recommender_cache_ms: float = Field(2000, ge=0, le=60_000, description="how long a stranger's answer is kept for the next stranger, in ms; 0: not")
     recommender_coalesce: bool = Field(True, description="identical requests at the same time wait for one decision")
     recommender_workers: int = Field(1, ge=1, le=64, description="processes that answer behind the one port")
+
+    # Feature server
+    feature_server_cache_mib: int = Field(64, ge=1, le=65536, description="last known rows kept for when Redis is away")
 
     # Rollout: how a challenger comes into use, and when the controller lets one be trained
     rollout_step_s: float = Field(60, gt=0, le=86_400, description="seconds that a canary step lasts at least")

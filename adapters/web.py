@@ -29,7 +29,10 @@ from adapters import api_page, problems
 from adapters.errors import MinimartError, Misconfigured
 from adapters.http_guard import Guard, uuid7
 
-__all__ = ["JSON_ONLY", "create_app", "draining", "listen", "request_id", "serve", "serve_on", "side_server", "uuid7"]
+__all__ = [
+    "JSON_ONLY", "create_app", "draining", "listen", "request_id", "require_port", "serve", "serve_on", "side_server",
+    "uuid7",
+]  # fmt: skip
 
 Ready = Callable[[], Mapping[str, str]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -159,6 +162,11 @@ def listen(host: str, port: int, name: str) -> socket.socket:
             f"or set MINIMART_PORT_OFFSET (moves all ports) or MINIMART_{name.upper()}_PORT to another one.",
         ) from None
     return listener
+
+
+def require_port(host: str, port: int, name: str) -> None:
+    """Raise Misconfigured, with the setting that moves it, where a port is taken that somebody else will listen on."""
+    _listen(host, port, name).close()
 
 
 def serve(app: FastAPI, host: str, port: int, name: str | None = None) -> None:

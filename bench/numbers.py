@@ -18,7 +18,8 @@ STAGES: Final = ("retrieve", "features", "prerank", "rank", "rerank", "total")
 def numbers() -> str:
     """All tables; each names its command, machine, commit and seed."""
     sections = (
-        ("demo", demo), ("load", load), ("funnel_scale", funnel_scale), ("capacity", capacity), ("funnel", quality),
+        ("demo", demo), ("load", load), ("funnel_scale", funnel_scale), ("capacity", capacity),
+        ("feature_serving", serving), ("feature_scale", scale), ("materialize", materialize), ("funnel", quality),
         ("amazon_grocery", quality),
     )  # fmt: skip
     parts = []
@@ -107,6 +108,42 @@ def capacity(result: Mapping[str, Any]) -> str:
         + table(["cores", "requests/s of one", "machines", "cores in all", "GiB in all", "price an hour"], rows)
         + f"\n\n{source(result)}"
     )  # fmt: skip
+
+
+def serving(result: Mapping[str, Any]) -> str:
+    """Latency of feature serving beside Feast's SDK."""
+    rows = [[name, *(f"{times[p]:.2f}" for p in ("p50", "p95", "p99"))] for name, times in result["latency_ms"].items()]
+    items = result["items"]
+    ratios = ", ".join(f"{who} {times:g} times" for who, times in result["times_ours_at_items"].items())
+    return (
+        f"**Feature serving**, one Redis, equal values: `serving` is 1 shopper x 100 features and {items} items x 20, "
+        f"`items` the {items} items alone (`{result['command']}`). Milliseconds:\n\n"
+        + table(["request: who answers", "P50", "P95", "P99"], rows)
+        + f"\n\nAs long as ours, in process, at {items} items (medians): {ratios}.\n\n{source(result)}"
+    )  # fmt: skip
+
+
+def scale(result: Mapping[str, Any]) -> str:
+    """1,000 features of many users: measured, and what a million users would be."""
+    measured, million = result["measured"], result["extrapolated_to_a_million_users"]
+    times = result["latency_ms"]
+    return (
+        f"**{result['features']:,} features x {result['users']:,} users** (`{result['command']}`): "
+        f"{measured['redis_bytes_per_user'] / 1024:.1f} KiB of Redis per user, loaded at "
+        f"{measured['rows_per_second']:,} rows a second; all features of one user in {times['p50']:.1f} ms (P50), "
+        f"{times['p99']:.1f} ms (P99). Extrapolated, not measured, for a million users: {million['redis_gib']:g} GiB, "
+        f"{million['minutes_to_load']:g} minutes to load.\n\n{source(result)}"
+    )
+
+
+def materialize(result: Mapping[str, Any]) -> str:
+    """Rows a second beside Feast's own path."""
+    rows = [[what, who, f"{rate:,}"] for what, found in result["rows_per_second"].items() for who, rate in found.items()]
+    sizes = f"{result['items']:,} items; {result['moments']:,} moments in {result['clicks']:,} clicks"
+    return (
+        f"**Materialising and the point-in-time join**, equal results ({sizes}; `{result['command']}`). Rows a second:"
+        f"\n\n{table(['step', 'who', 'rows/s'], rows)}\n\n{source(result)}"
+    )
 
 
 def quality(result: Mapping[str, Any]) -> str:

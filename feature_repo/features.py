@@ -238,7 +238,7 @@ user_merchant_payments = stream_view(
 item_attributes = FeatureView(
     name="item_attributes", entities=[item], ttl=timedelta(0), online=True, owner="features",
     description="what the catalogue said of an item at a time; price in cents",
-    tags={"domain": "ranking", "kind": "attributes", "freshness_sla_s": "86400"},
+    tags={"domain": "ranking", "kind": "attributes", "freshness_sla_s": "86400", "default:adult": "true"},
     schema=[Field(name="item_category", dtype=String), Field(name="price_cents", dtype=Int64),
             Field(name="seller_id", dtype=String), Field(name="listed_at", dtype=Int64),
             Field(name="adult", dtype=Bool)],
@@ -295,7 +295,7 @@ PLAN = FeaturePlan(
     project=PROJECT, declared_views=_plans,
     attribute_views=(AttributeView(
         name=item_attributes.name, entity="item", join_keys=("item_id",), about=about_of(item_attributes),
-        fields={f.name: str(f.dtype).lower() for f in item_attributes.schema if f.name != "item_id"}),),
+        fields={f.name: str(f.dtype).lower() for f in item_attributes.features}),),  # `schema` is a set: no order
     services=tuple(Service(
         name=s.name, description=s.description, owner=s.owner, on_request=tuple(ON_REQUEST.get(s.name, ())),
         views=tuple(p.name.removesuffix("_windows") for p in s.feature_view_projections if p.name not in

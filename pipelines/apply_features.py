@@ -1,7 +1,8 @@
 """Register the feature declarations with Feast and compile them to the plan that the services read.
 
-Writes under settings.features: feature_store.yaml (so that the Feast SDK and CLI work there), registry.db and
-plan.json. Idempotent; needs neither Kafka nor Redis.
+Writes under settings.features: feature_store.yaml (so that the Feast SDK and CLI work there), registry.db, plan.json
+and feature_services.json (every version of a feature service that can still be answered). Idempotent; needs neither
+Kafka nor Redis.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from feast import FeatureStore
 
 from feature_repo import features
 from feature_repo.plan import FeaturePlan
+from feature_repo.service_versions import FILE, FeatureServices, compile_services
 from settings import Settings, load_settings
 
 STORE = """\
@@ -38,8 +40,13 @@ def write_atomically(path: Path, payload: bytes) -> None:
 
 
 def compile_plan(folder: Path) -> FeaturePlan:
-    """Write plan.json of the declarations; returns the plan."""
+    """Write plan.json of the declarations, and the versions of its services; returns the plan."""
     write_atomically(folder / "plan.json", features.PLAN.dump())
+    try:
+        before = FeatureServices.load(folder / FILE)
+    except FileNotFoundError:
+        before = None
+    write_atomically(folder / FILE, compile_services(features.PLAN, before).dump())
     return features.PLAN
 
 

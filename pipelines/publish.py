@@ -20,6 +20,7 @@ from adapters.model_repository import load, put_version
 from adapters.pointers import in_use, set_current
 from adapters.provenance import ROOT, commit
 from adapters.registry import open_registry
+from feature_repo.service_versions import FILE, FeatureServices
 from models.ranking_features import FEATURES_SHA, STORED
 from pipelines.gate import checks
 from pipelines.stages import Context, Stage, open_context
@@ -80,12 +81,18 @@ def bundles_of(context: Context, stage: Stage, found: dict[str, str], folder: Pa
         files = _files(stage, [f"{name}/{file}" for file in ("model.onnx", "model.txt", "features.json")])
         files |= {file.name: file for file in [stage.path(f"{name}/baseline.json")] if file.exists()}
         version = stage.path(f"{name}/version.txt").read_text().strip()
-        report = _json(stage, f"{name}/report.json")
-        plan[name] = (version, files, {"features_sha256": FEATURES_SHA, "reads": list(STORED), "report": report})
+        meta = {"features_sha256": FEATURES_SHA, "reads": list(STORED), "report": _json(stage, f"{name}/report.json")}
+        plan[name] = (version, files, meta | _feature_versions(context.settings))
     return {
         name: write_bundle(folder, name, version, files, shared | meta, gate=gate)
         for name, (version, files, meta) in plan.items()
     }
+
+
+def _feature_versions(settings: Settings) -> dict[str, str]:
+    """The feature service that the rankers read, by version: the feature server goes on answering this one."""
+    services = FeatureServices.load(settings.features / FILE)
+    return {"feature_service": services.newest["ranking"].ref, "feature_set": services.feature_set}
 
 
 def _files(stage: Stage, paths: list[str]) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from settings import ROOT
 
 Object = dict[str, Any]
 APP: Final = {"app.kubernetes.io/part-of": "minimart"}
-SCALED: Final = ("recommender", "stream_features")  # Prometheus reads each of their pods
+SCALED: Final = ("recommender", "feature_server", "stream_features")  # Prometheus reads each of their pods
 FULL_AT: Final = "8"  # requests in flight in one recommender, half of what it takes
 PROMETHEUS: Final = "./deploy/compose/prometheus.yml"
 

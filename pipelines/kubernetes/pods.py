@@ -92,7 +92,7 @@ def _one(container: Container, row: Row, *, probes: bool) -> dict[str, Any]:
     if container.environment:
         out["env"] = [{"name": key, "value": value} for key, value in container.environment.items()]
     if row.ports:
-        names = ("http", "grpc", "metrics") if len(row.ports) == 3 else ("main",)
+        names = ("http", "grpc", "metrics")[:len(row.ports)] if len(row.ports) > 1 else ("main",)
         out["ports"] = [{"name": name, "containerPort": port} for name, port in zip(names, row.ports, strict=True)]
     return out | (_probes(container, row) if probes else {})
 

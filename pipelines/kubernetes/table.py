@@ -61,6 +61,7 @@ ROWS: Final[dict[str, Row]] = {
     "collector": Row("service", (8081,), ("kafka",), cpu=100),
     "event_log": Row("service", (8084,), ("kafka",), cpu=100),
     "stream_features": Row("service", (8083,), EVERYWHERE, cpu=200),
+    "feature_server": Row("service", (8102, 8103), ("redis",), cpu=200, copies=2),
     "recommender": Row("service", (8082,), (*EVERYWHERE, "triton", "clickhouse"), cpu=500, copies=2),
     "shop": Row("service", (8080,), (*EVERYWHERE, "collector", "recommender"), cpu=100),
     "simulator": Row("service", (8085,), ("collector", "recommender"), cpu=100),

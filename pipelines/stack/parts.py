@@ -66,7 +66,8 @@ PARTS: Final[tuple[Part, ...]] = (
     ),
     Part(
         "redis", "infrastructure", "online feature store", ("redis",), "platform",
-        probe="redis", try_there="redis-cli -p {port} dbsize", talks_to=("recommender",), elsewhere="redis_url",
+        probe="redis", try_there="redis-cli -p {port} dbsize", talks_to=("recommender", "feature_server"),
+        elsewhere="redis_url",
     ),
     Part(
         "triton", "infrastructure", "model server (ONNX, dynamic batching)",
@@ -91,6 +92,10 @@ PARTS: Final[tuple[Part, ...]] = (
         metrics="/metrics", try_there="make logs S=analytics", talks_to=("clickhouse",), optional=True,
     ),
     _service("stream_features", "sliding windows, exactly once", "make logs S=stream_features", ("redis",)),
+    Part(
+        "feature_server", "service", "features by key, gRPC and HTTP", ("feature_server", "feature_server_grpc"),
+        "platform", page="/docs", metrics="/metrics", try_there="POST /v1/features",
+    ),
     _service("recommender", "the ranking funnel", "POST /v1/recommendations", ("triton", "kafka"), page="/docs"),
     _service("controller", "drift to promotion, or back", "GET /v1/rollout", ("recommender", "mlflow"), page="/docs"),
     _service("shop", "the shop's pages", "click a few products", ("collector", "recommender"), page="/"),

@@ -11,7 +11,8 @@ from tests.e2e.platform import Platform
 from tests.integration.http_corpus import BODIES, CORPUS
 
 SECONDS = 15.0
-ROUTES = {"recommender": "/v1/recommendations", "collector": "/v1/events", "shop": "/cart"}
+ROUTES = {"recommender": "/v1/recommendations", "collector": "/v1/events", "shop": "/cart",
+          "feature_server": "/v1/features"}
 POST = b"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 RAW = {
@@ -44,7 +45,7 @@ def test_the_corpus_over_sockets(platform: Platform, service: str) -> None:
         assert answer.json()["request_id"]
 
 
-@pytest.mark.parametrize("route", ["recommender", "collector"])
+@pytest.mark.parametrize("route", ["recommender", "collector", "feature_server"])
 def test_bodies_over_sockets(platform: Platform, route: str) -> None:
     url = platform.settings.url(route) + ROUTES[route]
     for name, body in BODIES.items():

@@ -15,6 +15,7 @@ from services.recommender.admission import Admission, AdmissionConfig
 from services.recommender.answers import Answers
 from services.recommender.api import add_routes as add_recommender_routes
 from services.recommender.main import now_ms
+from tests.unit.feature_server_world import FeatureWorld
 from tests.unit.recommender_world import catalogue_of, lineup_of, recommender_of, shelf_of
 from tests.unit.shop_fakes import FakeCatalogue, World
 
@@ -48,4 +49,10 @@ def recommender() -> FastAPI:
     return app
 
 
-APPS: dict[str, Callable[[], FastAPI]] = {"recommender": recommender, "collector": collector, "shop": shop}
+def feature_server() -> FastAPI:
+    return FeatureWorld().app()
+
+
+APPS: dict[str, Callable[[], FastAPI]] = {
+    "recommender": recommender, "collector": collector, "shop": shop, "feature_server": feature_server,
+}

@@ -56,6 +56,11 @@ def _event(named: str | None, status: tuple[int, ...] = (422,), **fields: Any) -
     return Bad("/v1/events", json.dumps(event).encode(), status=status, names=named)
 
 
+def _features(named: str | None, status: tuple[int, ...] = (422,), **fields: Any) -> Bad:
+    question = {"feature_service": "item_profile", "entities": {"item_id": ["i1"]}}
+    return Bad("/v1/features", json.dumps(question | fields).encode(), status=status, names=named)
+
+
 def _form(path: str, body: str, named: str | None, status: tuple[int, ...] = (422,)) -> Bad:
     return Bad(path, body.encode(), status=status, names=named, headers=FORM)
 
@@ -101,6 +106,28 @@ CORPUS: Final[dict[str, list[Bad]]] = {
         Bad("/v1/events", b"[]", status=(422,)),
         Bad("/v1/events", b"{}", status=(415,), names="Content-Type", headers={"Content-Type": "text/csv"}),
         Bad("/v1/events?ack=perhaps", b"{}", names="ack"),
+    ],
+    "feature_server": [
+        _features("feature_service", (404,), feature_service="nothing"),
+        _features("feature_service", (404,), feature_service="item_profile@0"),
+        _features("feature_service", feature_service=5),
+        _features("feature_service", features=["item_activity"]),
+        _features("features", (404,), feature_service=None, features=["item_activity:nothing"]),
+        _features("feature_service", feature_service=None),
+        _features("entities", entities={}),
+        _features("entities", entities=[]),
+        _features("entities", entities={"item_id": []}),
+        _features("entities", entities={"item_id": [5]}),
+        _features("entities", entities={"item_id": ["x" * 129]}),
+        _features("entities", entities={"item_id": ["i"], "user_id": ["u"]}),
+        _features("entities", (413, 422), entities={"item_id": ["i"] * 2001}),
+        _features("at_ms", at_ms=5),
+        _features("at_ms", at_ms=-1),
+        _features("at_ms", at_ms=10**30),
+        _features("at_ms", at_ms="now"),
+        _features("surprise", surprise=1),
+        Bad("/v1/features", b"{}", names="entities"),
+        Bad("/v1/features", b"{}", status=(415,), names="Content-Type", headers={"Content-Type": "text/plain"}),
     ],
     "shop": [
         _form("/shopper", "user_id=a+b", "user_id"),

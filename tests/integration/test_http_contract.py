@@ -110,10 +110,10 @@ async def test_the_corpus_is_refused_quickly_with_reasons(served: tuple[str, htt
 
 
 @pytest.mark.parametrize("body", list(BODIES))
-@pytest.mark.parametrize("served", ["recommender", "collector"], indirect=True)
+@pytest.mark.parametrize("served", ["recommender", "collector", "feature_server"], indirect=True)
 async def test_no_route_takes_a_body_that_is_not_strict_json(served: tuple[str, httpx.AsyncClient], body: str) -> None:
     service, client = served
-    path = {"recommender": "/v1/recommendations", "collector": "/v1/events"}[service]
+    path = {"recommender": "/v1/recommendations", "collector": "/v1/events", "feature_server": "/v1/features"}[service]
     content = BODIES[body]
     answer = await client.post(path, content=content, headers={"Content-Type": "application/json"})
     check(answer, Bad(path, status=(413,) if len(content) > 1 << 20 else (400, 422)))
@@ -121,7 +121,8 @@ async def test_no_route_takes_a_body_that_is_not_strict_json(served: tuple[str, 
 
 async def test_bodies_without_a_length_are_limited_too(served: tuple[str, httpx.AsyncClient]) -> None:
     service, client = served
-    path = {"recommender": "/v1/recommendations", "collector": "/v1/events", "shop": "/cart"}[service]
+    path = {"recommender": "/v1/recommendations", "collector": "/v1/events", "shop": "/cart",
+            "feature_server": "/v1/features"}[service]
     kind = "application/x-www-form-urlencoded" if service == "shop" else "application/json"
 
     async def chunks() -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@ from adapters.errors import Corrupt, Misconfigured
 from adapters.past_runs import PastRuns
 from adapters.pointers import CURRENT, load_current
 from adapters.registry import open_registry
+from feature_repo.service_versions import FILE, FeatureServices
 from models import onnx_export
 from models.ann_index import AnnIndex
 from models.cooccurrence import Cooccurrence
@@ -56,7 +57,9 @@ def test_bundles_are_what_serving_expects(context: Context) -> None:
     assert len(Cooccurrence.load(bundles["cooccurrence"].path("neighbours.npz")).ids) == len(items)
     with np.load(bundles["popularity"].path("popularity.npz")) as popularity:
         assert popularity["scores"].shape == (len(items),)
+    pinned = FeatureServices.load(context.settings.features / FILE).newest["ranking"].ref
     for name in ("preranker", "ranker"):
+        assert bundles[name].manifest.meta["feature_service"] == pinned
         assert json.loads(bundles[name].path("features.json").read_text()) == list(FEATURES)
         rows = np.full((4, len(FEATURES)), np.nan, dtype=np.float32)
         scores = onnx_export.run(bundles[name].path("model.onnx").read_bytes(), {"features": rows})

@@ -31,6 +31,8 @@ HEALTHY: Final[dict[str, str]] = {
     'minimart_http_request_seconds_bucket{service="recommender",route="/v1/recommendations",le="0.25"}': "0+300x240",
     'minimart_http_request_seconds_bucket{service="recommender",route="/v1/recommendations",le="+Inf"}': "0+300x240",
     'minimart_degraded_total{reason="rank_skipped"}': "0+2x240",
+    'minimart_feature_rows_total{view="user_activity",state="present"}': "0+900x240",
+    'minimart_feature_rows_total{view="user_activity",state="stale"}': "0+9x240",
     'minimart_consumer_lag_records{service="stream_features",topic="shop.clicks",partition="0"}': "300x240",
     'minimart_consumer_lag_records{service="analytics",topic="shop.clicks",partition="0"}': "6000x240",
     'minimart_feature_age_seconds{part="stream_features"}': "2x240",

@@ -130,7 +130,7 @@ def test_variables_of_compose_are_filled_in() -> None:
 def test_our_services_listen_where_settings_says() -> None:
     for name, one in HERE.items():
         if is_ours(one) and ROWS[name].kind == "service":
-            assert ROWS[name].ports == (Settings.model_fields[f"{name}_port"].default,)
+            assert ROWS[name].ports[0] == Settings.model_fields[f"{name}_port"].default
 
 
 def test_prometheus_reads_every_service_that_is_here() -> None:

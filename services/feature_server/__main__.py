@@ -1,0 +1,3 @@
+from services.feature_server.main import main
+
+main()
