@@ -43,11 +43,10 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence flink dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift parity
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench capacity check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift check-contracts
-.PHONY: help demo test test-compose status urls logs down reset doctor walk why repeat load evaluate bench check evidence dashboards kubernetes proto backup restore drill-restore env-example lock sbom reconcile replay-dead-letters kill start drill-drift drill-sabotage drill-incident triage check-drift
-.PHONY: rollout hold resume rollback retrain
+.PHONY: backup bench capacity check check-contracts check-drift dashboards demo doctor down drill-drift drill-incident
+.PHONY: drill-restore drill-sabotage env-example evaluate evidence flink help hold kill kubernetes load lock logs
+.PHONY: parity proto reconcile repeat replay-dead-letters reset restore resume retrain rollback rollout sbom start
+.PHONY: status test test-compose triage urls walk why
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
@@ -182,11 +181,6 @@ parity: $(NATIVE) ## the zero-skew proof, under kill -9, on servers of its own: 
 	@$(NATIVE) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
 flink: $(PLATFORM) ## the compiled features on Apache Flink: ARGS="run|sql|serve --redis URL" (run: until Ctrl-C, on the running Kafka)
 	@$(PLATFORM) -m pipelines.flink $(or $(ARGS),run)
-
-parity: $(TRAINING) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
-	@$(TRAINING) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
-proto: ## write the message classes of adapters/rpc/*.proto again
-	@cd adapters/rpc && ../../$(DEV)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example

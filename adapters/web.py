@@ -166,7 +166,7 @@ def listen(host: str, port: int, name: str) -> socket.socket:
 
 def require_port(host: str, port: int, name: str) -> None:
     """Raise Misconfigured, with the setting that moves it, where a port is taken that somebody else will listen on."""
-    _listen(host, port, name).close()
+    listen(host, port, name).close()
 
 
 def serve(app: FastAPI, host: str, port: int, name: str | None = None) -> None:

@@ -138,7 +138,8 @@ def scale(result: Mapping[str, Any]) -> str:
 
 def materialize(result: Mapping[str, Any]) -> str:
     """Rows a second beside Feast's own path."""
-    rows = [[what, who, f"{rate:,}"] for what, found in result["rows_per_second"].items() for who, rate in found.items()]
+    found = result["rows_per_second"]
+    rows = [[what, who, f"{rate:,}"] for what, rates in found.items() for who, rate in rates.items()]
     sizes = f"{result['items']:,} items; {result['moments']:,} moments in {result['clicks']:,} clicks"
     return (
         f"**Materialising and the point-in-time join**, equal results ({sizes}; `{result['command']}`). Rows a second:"
