@@ -14,6 +14,7 @@ SECONDS ?= 30
 STACK ?= native
 # What works on the containers from outside runs on this machine whatever STACK says.
 HOST := $(PLATFORM)
+NATIVE := $(TRAINING)
 SETUP := $(BOOTSTRAP)
 
 ifeq ($(STACK),compose)
@@ -173,6 +174,8 @@ flink: $(PLATFORM) ## the compiled features on Apache Flink: ARGS="run|sql|serve
 
 parity: $(TRAINING) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
 	@$(TRAINING) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
+parity: $(NATIVE) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
+	@$(NATIVE) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example
@@ -184,5 +187,5 @@ sbom: ## the bill of materials of each image that is built (CycloneDX), under sb
 lock: ## compile requirements/*.in again, with hashes and without index addresses
 	@$(PYTHON) deploy/native/lock.py $(ARGS)
 
-$(sort $(PLATFORM) $(TRAINING) $(HOST)):
+$(sort $(PLATFORM) $(TRAINING) $(HOST) $(NATIVE)):
 	@$(BOOTSTRAP) platform training triton clickhouse

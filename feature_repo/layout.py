@@ -98,13 +98,14 @@ class Layout:
         self.last = tuple(dict.fromkeys(
             LastSlot(f.column, f.k or 1) for f in view.declared if not f.aggregation.windowed))
         self.feeds = tuple(self._feed(topic, each) for topic, each in view.feeds)
+        self._places = {(slot.kind, slot.column, level.tile_ms): (at, name) for at, level in enumerate(self.levels)
+                        for slot, name in zip(level.slots, level.fields, strict=True)}
         text = repr((view.columns, [(lv.tile_ms, lv.slots) for lv in self.levels], self.distinct, self.top, self.last))
         self.fingerprint = zlib.crc32(text.encode())
 
     def place(self, kind: Kind, column: str, tile_ms: int) -> tuple[int, str]:
-        """(level index, name of the row's field) that holds a partial of a column. Raises StopIteration, ValueError."""
-        at = next(i for i, lv in enumerate(self.levels) if lv.tile_ms == tile_ms)
-        return at, self.levels[at].fields[self.levels[at].slots.index(Slot(kind, column))]
+        """(level index, name of the row's field) that holds a partial of a column. Raises KeyError."""
+        return self._places[kind, column, tile_ms]
 
     def _feed(self, topic: str, each: str) -> Feed:
         mine = {c.name: s.fields for c in self.view.columns for s in c.sources if (s.topic, s.each) == (topic, each)}

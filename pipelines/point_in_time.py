@@ -20,13 +20,15 @@ from feature_repo import offline_sql
 from feature_repo.layout import Layout, layout_of
 from feature_repo.on_request import computed
 from feature_repo.plan import Feature, FeaturePlan, ViewPlan
-from feature_repo.windows import CLOCK_AHEAD_MS, DAY_MS
+from feature_repo.windows import CLOCK_AHEAD_MS, DEDUP_HOURS, HOUR_MS, TOO_LATE_MS
 from pipelines.sql_partials import SqlPartials
 
 if TYPE_CHECKING:  # importing Feast takes seconds, and only its caller needs it
     from feast import FeatureStore
 
 _NUMBERS = ("int64", "float64")
+# How much earlier than a duplicate the event may have happened whose id it repeats: that one may have been late.
+_SIGHTED_MS = TOO_LATE_MS + (DEDUP_HOURS + 1) * HOUR_MS + CLOCK_AHEAD_MS
 
 
 def features_at(lake: Path, plan: FeaturePlan, view: str, keys: Mapping[str, np.ndarray], at_ms: np.ndarray, *,
@@ -120,8 +122,7 @@ def _load_facts(base: duckdb.DuckDBPyConnection, lake: Path, view: ViewPlan, lay
                 since_ms: int | None, until_ms: int) -> None:
     feed = layout.feeds[at]
     columns = offline_sql.needed_columns(view, feed)
-    # A day earlier, so that a duplicate of an event before the range is still seen as one.
-    early = None if since_ms is None else since_ms - DAY_MS
+    early = None if since_ms is None else since_ms - _SIGHTED_MS
     base.register("source", event_lake.scan(lake, feed.topic, columns, early, until_ms))
     base.execute(f"CREATE TABLE facts_{at} AS {offline_sql.facts(view, feed, 'source')}")
     base.unregister("source")

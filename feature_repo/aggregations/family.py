@@ -1,4 +1,4 @@
-"""All aggregations by name. To add one: a file beside this one, a line here, and its row in `tests/brute_force.py`."""
+"""All aggregations by name. To add one: a file beside this one, a line here, one in `test_aggregations.py`."""
 
 from __future__ import annotations
 

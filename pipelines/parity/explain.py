@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -10,6 +10,7 @@ from pipelines.parity.brute_force import WINDOWS, BruteForce, Row, bounds
 from pipelines.parity.compare import Mismatch
 
 SHOWN: Final = 6  # events per kind
+LONGEST_RUN: Final = 500  # rows that one lost commit may have held
 
 
 def explain(brute: BruteForce, wrong: Mismatch) -> list[str]:
@@ -58,8 +59,8 @@ def sorted_rows(brute: BruteForce, wrong: Mismatch) -> dict[str, list[Row]]:
 
 
 def suspects(kinds: Mapping[str, list[Row]], wrong: Mismatch) -> list[str]:
-    """Single events, or whole kinds of them, whose coming or going would make the value what was seen; for sums and
-    counts only, where that can be told."""
+    """Single events, whole kinds of them or runs of them whose coming or going would make the value what was seen; for
+    sums and counts only, where that can be told."""
     if wrong.feature["function"] not in ("count", "sum"):
         return []
     off = float(wrong.value) - float(wrong.truth)
@@ -77,7 +78,25 @@ def suspects(kinds: Mapping[str, list[Row]], wrong: Mismatch) -> list[str]:
             what = "seems not to be counted" if sign < 0 else f"is {kind} and seems to be counted"
             more = f" (or one of {len(single) - 1} others like it)" if len(single) > 1 else ""
             found.append(f"event {single[-1].event_id}{more} {what}")
+    run = [] if found else _run(kinds["in the window"], weight, -off)
+    if run:
+        found.append(f"{len(run)} rows next to each other, such as {run[0].event_id} to {run[-1].event_id}, seem not "
+                     "to be counted")
     return found
+
+
+def _run(rows: list[Row], weight: Callable[[Row], float], missing: float) -> list[Row]:
+    """Rows of one partition, next to each other in Kafka, that weigh as much as what is missing, if there are any."""
+    places = sorted(rows, key=lambda row: (row.topic, row.partition, row.offset))
+    for start, first in enumerate(places):
+        held = 0.0
+        for end, row in enumerate(places[start:start + LONGEST_RUN], start + 1):
+            held += weight(row)
+            if (row.topic, row.partition) != (first.topic, first.partition) or held > missing:
+                break
+            if held == missing:
+                return places[start:end]
+    return []
 
 
 def when(ms: int) -> str:

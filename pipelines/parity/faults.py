@@ -20,7 +20,7 @@ from pipelines.stack.launch import free_ports
 POINTS: Final = ("after_poll", "after_count", "during_publish", "after_publish", "after_commit")
 NAMES: Final = ("a", "b", "c")
 RECORDS_PER_TURN: Final = 5_000
-WAIT_S: Final = 180.0
+WAIT_S: Final = 300.0  # without any progress
 Tell = Callable[[str], None]
 
 

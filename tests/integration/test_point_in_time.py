@@ -82,3 +82,16 @@ def test_an_empty_lake_gives_missing_values(tmp_path: Path) -> None:
     found = features_at(tmp_path, PLAN, "item_activity", {"item_id": np.array(["i1"])}, np.array([T0]))
     assert found["item_clicks_count_7d"].tolist() == [0.0]
     assert set(PLAN.topics) <= set(events.TOPICS)
+
+
+def test_a_repeated_id_is_no_event_even_if_the_first_was_late(tmp_path: Path) -> None:
+    def click(offset: int, happened: int, arrived: int) -> Record:
+        event = events.ProductClicked(event_id="once", event_time=happened, user_id="u", item_id="i1", category="tea",
+                                      price_cents=1)
+        return Record("shop.clicks", 0, offset, arrived, "u", events.encode(event))
+
+    records = [click(0, T0 - 6 * DAY, T0), click(1, T0 + HOUR, T0 + HOUR)]
+    event_lake.write_part(tmp_path, "shop.clicks", 0, 0, 1, T0, event_lake.to_table("shop.clicks", records)[0])
+    found = features_at(tmp_path, PLAN, "user_activity", {"user_id": np.array(["u"])}, np.array([T0 + HOUR + 1]),
+                        only=["user_clicks_count_1h"])
+    assert found["user_clicks_count_1h"].tolist() == [0.0]

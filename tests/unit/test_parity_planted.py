@@ -73,7 +73,7 @@ def test_a_window_edge_off_by_one(stream: Stream, log: Log, counted: MemoryStore
     monkeypatch.setattr(tile_reader, "tile_range", late_by_one)
     verdict = judge(PLAN, stream, log, counted)
     assert {"count", "sum", "distinct"} <= functions_wrong(verdict)
-    assert "seems not to be counted" in verdict.text
+    assert "not to be counted" in verdict.text
 
 
 def test_a_late_event_dropped(stream: Stream, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_late_event_dropped(stream: Stream, log: Log, monkeypatch: pytest.Monk
     monkeypatch.setattr(shard, "lateness", impatient)
     verdict = proof(stream, log, MemoryStore())
     assert verdict.comparison.wrong
-    assert "seems not to be counted" in verdict.text
+    assert "not to be counted" in verdict.text
     assert any(":too_late" in line for line in verdict.outcomes)
 
 
@@ -106,7 +106,7 @@ def test_a_stale_tile(stream: Stream, log: Log) -> None:
 
     verdict = proof(stream, log, Forgetful(crashes=frozenset(range(10, 500, 10))))
     assert verdict.comparison.wrong
-    assert "seems not to be counted" in verdict.text
+    assert "not to be counted" in verdict.text
     assert not verdict.outcomes  # every record is accounted for: only the values tell
 
 
@@ -125,7 +125,7 @@ def test_the_offset_before_the_state(stream: Stream, log: Log) -> None:
 
     verdict = proof(stream, log, OffsetFirst(crashes=frozenset({5, 12, 20, 30, 45})))
     assert verdict.comparison.wrong
-    assert "seems not to be counted" in verdict.text
+    assert "not to be counted" in verdict.text
     assert not verdict.outcomes
 
 
@@ -135,7 +135,9 @@ def test_a_maximum_that_is_subtracted(stream: Stream, log: Log, counted: MemoryS
 
     def running(self: Any, kind: Any, column: str, window: Any) -> Any:
         self.extreme = kind in ("min", "max")
-        return total(self, kind, column, window)
+        found = total(self, kind, column, window)
+        self.extreme = False
+        return found
 
     def cumulated(self: Any, at: int, window: Any) -> Any:
         """For extremes all tiles up to now: what left the window cannot be taken out of a running one."""
