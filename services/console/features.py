@@ -19,6 +19,8 @@ from services.console import words
 from services.console.sparkline import spark
 
 Panel = dict[str, Any]
+ON_REQUEST: Final = ", on request"
+UNTIMED: Final = {"attributes": "written by a batch job", "request": "computed when the request is there"}
 LEVELS: Final = {"drift": "bad", "warn": "warn", "healthy": "good"}
 
 
@@ -43,49 +45,64 @@ def page(known: Known, now_ms: int, asked: str = "") -> Panel:
         return {"away": known.why.get("plan", "No feature set was compiled yet."), "views": [], "q": asked}
     listing = known.plan.listing()
     wanted = [one for one in listing if asked.lower() in f"{one.name} {one.meaning} {one.view}".lower()]
-    names = list(dict.fromkeys(one.view for one in wanted))
-    views = [_view(name, [one for one in wanted if one.view == name], known, now_ms) for name in names]
+    names = list(dict.fromkeys(_group(one) for one in wanted))
+    views = [_view(name, [one for one in wanted if _group(one) == name], known, now_ms) for name in names]
     return {
         "away": "", "q": asked, "views": views, "features": len(listing), "shown": len(wanted),
-        "all_views": len({one.view for one in listing}), "version": known.plan.version,
+        "all_views": len({one.view for one in listing} - {""}), "version": known.plan.version,
         "notes": [why for part, why in known.why.items() if part != "plan"],
     }  # fmt: skip
 
 
+def _group(one: Listed) -> str:
+    """Under which heading a feature stands: its view, or the service that computes it when the request is there."""
+    return one.view or f"{one.services[0]}{ON_REQUEST}"
+
+
 def _view(name: str, listed: Sequence[Listed], known: Known, now_ms: int) -> Panel:
-    assert known.plan is not None
-    view = known.plan.views.get(name)
-    about = view.about if view else next(v.about for v in known.plan.attribute_views if v.name == name)
-    keys = view.join_keys if view else next(v.join_keys for v in known.plan.attribute_views if v.name == name)
-    names = {one.name for one in known.plan.listing() if one.view == name}
+    plan, first = known.plan, listed[0]
+    assert plan is not None
+    declared = plan.views.get(name) or next((v for v in plan.attribute_views if v.name == name), None)
+    text = declared.about.description if declared else plan.service(first.services[0]).description
+    names = {one.name for one in plan.listing() if _group(one) == name}
     models = [r for r in known.readers if names & r.reads]
     return {
-        "name": name, "about": about.description, "owner": about.owner or "nobody", "kind": about.kind,
-        "per": " and ".join(keys), "sla": span(about.freshness_sla_s) if about.freshness_sla_s else "none",
-        "tags": [f"{k}: {v}" for k, v in sorted(about.tags.items())], "age": _age(known, name, about, now_ms),
-        "lineage": lineage(name, known, models), "rows": [_row(one, known, models) for one in listed],
+        "name": name, "about": text, "owner": first.owner or "nobody", "kind": first.kind,
+        "per": " and ".join(declared.join_keys) if declared else "request",
+        "sla": span(first.freshness_sla_s) if first.freshness_sla_s else "at once" if not declared else "not promised",
+        "tags": [f"{k}: {v}" for k, v in sorted(first.tags.items())], "age": _age(known, name, first, now_ms),
+        "lineage": lineage(name, first, known, models), "rows": [_row(one, known, models) for one in listed],
     }  # fmt: skip
 
 
-def lineage(name: str, known: Known, models: Sequence[Reader]) -> list[Panel]:
-    """The way of a view's data, stage by stage: topics, the view, the services, the versions of models."""
-    assert known.plan is not None
-    view = known.plan.views.get(name)
-    topics = sorted({topic for topic, _ in view.feeds}) if view else list(known.sources.get(name, ()))
-    services = [s.name for s in known.plan.services if name in s.views]
+def lineage(name: str, first: Listed, known: Known, models: Sequence[Reader]) -> list[Panel]:
+    """The way of the data, stage by stage: topics, views, the services, the versions of models. `first`: a feature."""
+    plan = known.plan
+    assert plan is not None
+    if name in plan.views:
+        topics = sorted({topic for topic, _ in plan.views[name].feeds})
+    else:
+        topics = list(known.sources.get(name, ()))
+    views = [name] if first.view else _stored_in(plan, first.services[0])
     versions = [f"{r.model} {r.version}" + ("" if r.role == "champion" else f" ({r.role})") for r in models]
     return [
-        {"title": "topics", "names": topics, "none": "written by a batch job"},
-        {"title": "view", "names": [name], "none": ""},
-        {"title": "services", "names": services, "none": "no service reads it"},
+        {"title": "topics", "names": topics, "none": "a batch job" if first.view else "the request"},
+        {"title": "view" if first.view else "views", "names": views, "none": ""},
+        {"title": "services", "names": list(first.services), "none": "no service reads it"},
         {"title": "models", "names": versions, "none": "no model in use reads it"},
     ]  # fmt: skip
 
 
-def _age(known: Known, name: str, about: Any, now_ms: int) -> Panel:
+def _stored_in(plan: FeaturePlan, service: str) -> list[str]:
+    """The views whose stored features go into what a service computes on request."""
+    needed = {name for feature in plan.service(service).on_request for name in feature.stored}
+    return [v.name for v in plan.declared_views if needed & set(v.features)]
+
+
+def _age(known: Known, name: str, first: Listed, now_ms: int) -> Panel:
     age = known.ages.get(name)
-    if about.kind != "stream":
-        return {"level": "idle", "text": "written by a batch job"}
+    if first.kind != "stream":
+        return {"level": "idle", "text": UNTIMED.get(first.kind, first.kind)}
     if age is None or (age.written_ms is None and age.waiting_ms is None):
         said = "not known" if "ages" in known.why else "no live event yet"
         return {"level": "idle", "text": said}
@@ -93,7 +110,7 @@ def _age(known: Known, name: str, about: Any, now_ms: int) -> Panel:
     if age.waiting_ms is None:
         return {"level": "good", "text": f"{newest}, nothing waits"}
     behind = (now_ms - age.waiting_ms) / 1000
-    late = bool(about.freshness_sla_s) and behind > about.freshness_sla_s
+    late = bool(first.freshness_sla_s) and behind > first.freshness_sla_s
     return {"level": "bad" if late else "good", "text": f"{newest}, an event waits for {span(max(behind, 0))}"}
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,6 +15,7 @@ from adapters import event_lake, feast_redis
 from adapters.feature_ages import Age, FeatureAges, keys_of, newest_events
 from adapters.model_readers import readers
 from feature_repo.contracts.files import contracts
+from feature_repo.on_request import OnRequest
 from feature_repo.plan import FeaturePlan, compile_view
 from models.drift.columns import category, numeric
 from services.console import features
@@ -115,6 +117,17 @@ def test_lineage_is_read_from_declarations_contracts_and_manifests(tmp_path: Pat
     }  # fmt: skip
     assert ways["card_payments"]["models"] == []
     assert ways["item_attributes"]["topics"] == ["shop.items"]
+
+
+def test_features_on_request_stand_with_the_service_that_computes_them() -> None:
+    mean = next(f.name for f in DECLARED.view("card_payments").declared if f.function == "mean")
+    ratio = OnRequest(name="amount_ratio", how="ratio", request="amount_cents", stored=(mean,))
+    services = tuple(msgspec.structs.replace(s, on_request=(ratio,) if s.name == "fraud" else ())
+                     for s in DECLARED.services)  # fmt: skip
+    plan = msgspec.structs.replace(DECLARED, services=services)
+    (view,) = features.page(Known(plan), NOW, "amount_ratio")["views"]
+    assert (view["name"], view["per"], view["sla"]) == ("fraud, on request", "request", "at once")
+    assert [stage["names"] for stage in view["lineage"]] == [[], ["card_payments"], ["fraud"], []]
 
 
 def test_bundles_from_before_manifests_said_what_they_read(tmp_path: Path) -> None:
