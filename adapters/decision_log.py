@@ -113,8 +113,9 @@ class DecisionLog:
         with self._lock:
             self._recent[request_id] = packed
             gone = [self._recent.popitem(last=False)[0] for _ in range(len(self._recent) - self._keep)]
-        for old in gone if self._shared is not None else ():
-            (self._shared / old).unlink(missing_ok=True)
+        if self._shared is not None:
+            for old in gone:
+                (self._shared / old).unlink(missing_ok=True)
 
     def settle(self, timeout_s: float) -> None:
         """Wait until what was written so far has been handed to Kafka's client."""

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -77,7 +78,7 @@ class _Processes(Collector):
     def collect(self) -> Iterator[Metric]:
         merged: dict[str, Metric] = {}
         for pid in self._pids:
-            for metric in ProcessCollector(pid=lambda one=pid: one, registry=None).collect():
+            for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
                 first = merged.setdefault(metric.name, metric)
                 if first is not metric:
                     first.samples = [

@@ -12,7 +12,8 @@ import argparse
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from services.feature_server.rpc import FeatureRpc, start
 
 NAME: Final = "feature_serving"
 SERVICES: Final = {"serving": ("bench_user", "bench_item"), "items": ("bench_item",), "users": ("bench_user",)}
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Any]  # name -> a sequence of values
 
 
 def item_view() -> Any:
@@ -122,7 +123,7 @@ async def compare(url: str, declared: world.Declared, store: FeatureStore, now: 
                 samples[f"{what}: ours, {ours}"] = await timed(ask_ours, what, calls)
             for rival, ask in rivals.items():
                 print(f"  {what}: {rival}", flush=True)
-                samples[f"{what}: {rival}"] = world.timed(lambda ask=ask, what=what: ask(what), slow, before=1)
+                samples[f"{what}: {rival}"] = world.timed(partial(ask, what), slow, before=1)
     finally:
         await client.close()
         await server.stop(None)

@@ -84,9 +84,10 @@ class KeyTiles:
         for at, level in enumerate(layout.levels):
             rows = self._levels[at] = self._kept(self._levels[at], level.tile_ms, level.keep_ms)
             state.levels[at] = bytearray(b"".join(rows.values()))
-        for slots, held in ((layout.distinct, state.distinct), (layout.top, state.top)):
-            for i, slot in enumerate(slots):
-                held[i] = self._kept(held[i], slot.tile_ms, slot.keep_ms)
+        for i, slot in enumerate(layout.distinct):
+            state.distinct[i] = self._kept(state.distinct[i], slot.tile_ms, slot.keep_ms)
+        for i, slot in enumerate(layout.top):
+            state.top[i] = self._kept(state.top[i], slot.tile_ms, slot.keep_ms)
         return tiles.pack(layout, state)
 
     def _kept(self, held: dict[int, T], tile_ms: int, keep_ms: int) -> dict[int, T]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Kind = Literal["exact", "hnsw", "ivf"]
 Rows = NDArray[np.integer[Any]]
+_faiss: Any = faiss  # its stubs lack selectors and parameters
 WIDENINGS: Final = (1, 4, 16)
 
 
@@ -125,7 +126,7 @@ class AnnIndex:
             return scores, rows
         if allowed.shape != (len(self),):
             raise ValueError(f"allowed has shape {allowed.shape}, expected ({len(self)},)")
-        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        selector = _faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         wanted = min(k, int(allowed.sum()))
         for widen in WIDENINGS:  # where too few of those that the search visited are allowed, it visits more
             scores, rows = self._index.search(queries, k, params=self._filtering(selector, widen))
@@ -136,10 +137,10 @@ class AnnIndex:
     def _filtering(self, selector: Any, widen: int) -> Any:
         """FAISS's parameters of a search among the selected, `widen` times as broad as without a filter."""
         if isinstance(self._index, faiss.IndexIVF):
-            return faiss.SearchParametersIVF(sel=selector, nprobe=min(widen * self._index.nprobe, self._index.nlist))
+            return _faiss.SearchParametersIVF(sel=selector, nprobe=min(widen * self._index.nprobe, self._index.nlist))
         if isinstance(self._index, faiss.IndexHNSW):
-            return faiss.SearchParametersHNSW(sel=selector, efSearch=widen * self._index.hnsw.efSearch)
-        return faiss.SearchParameters(sel=selector)
+            return _faiss.SearchParametersHNSW(sel=selector, efSearch=widen * self._index.hnsw.efSearch)
+        return _faiss.SearchParameters(sel=selector)
 
     def _exact(
         self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]
@@ -167,7 +168,7 @@ def _trained(vectors: NDArray[np.float32], config: AnnConfig, seed: int) -> Any:
     """Empty inverted lists whose centres a sample of `vectors` chose."""
     n, d = vectors.shape
     lists = config.lists(n)
-    index = faiss.index_factory(d, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(d, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed + 1
     sample = np.random.default_rng(seed).choice(n, min(n, lists * config.train_per_list), replace=False)
     index.train(vectors[sample])

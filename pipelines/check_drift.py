@@ -163,7 +163,7 @@ def worth_recording(document: Mapping[str, Any], settings: Settings) -> bool:
     if document["verdict"] == "drift" != last.get("verdict") or age > RECORD_EVERY_MS:
         return True
     changed = document["verdict"] != last.get("verdict") or document["kinds"] != last.get("kinds")
-    return changed and age > RECORD_LEAST_MS
+    return bool(changed and age > RECORD_LEAST_MS)
 
 
 def _last(settings: Settings) -> dict[str, Any]:

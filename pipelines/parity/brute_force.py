@@ -127,7 +127,7 @@ class BruteForce:
         """All rows of a column, refused ones included, by event time."""
         held = self._column(view, column, key)
         numbers = (held.when.tolist(), held.arrival.tolist(), held.place.tolist(), held.offset.tolist())
-        out = [Row(name, *self._places[at], offset, when, arrival, value, "counted")
+        out = [Row(name, self._places[at][0], self._places[at][1], offset, when, arrival, value, "counted")
                for when, arrival, at, offset, value, name in
                zip(*numbers, held.value.tolist(), held.event_id.tolist(), strict=True)]
         for outcome, event, topic, partition, offset, arrival in self._refused.get((view, key), ()):

@@ -99,7 +99,7 @@ class Answers:
     def _settle(self, view: str, keys: list[Key], distinct: list[Key], rows: list[Stored | None] | None, whole: bool,
                 now_ms: int) -> Rowset:
         """Decide each distinct key: what the store has; else the last known or a default, if nothing proves nothing."""
-        settled = list(rows) if rows is not None else [None] * len(distinct)
+        settled: list[Stored | None] = list(rows) if rows is not None else [None] * len(distinct)
         states = np.full(len(distinct), State.PRESENT, np.uint8)
         read_ms = np.full(len(distinct), now_ms, np.int64)
         for i, row in enumerate(settled):

@@ -21,7 +21,8 @@ class Asks:
 
     def __init__(self, plan: FeaturePlan, services: FeatureServices) -> None:
         self._plan, self._services = plan, services
-        self._join_keys = {v.name: v.join_keys for v in (*plan.declared_views, *plan.attribute_views)}
+        self._join_keys = {v.name: v.join_keys for v in plan.declared_views}
+        self._join_keys |= {v.name: v.join_keys for v in plan.attribute_views}
 
     def ask(self, service: str, features: Sequence[str], entities: Mapping[str, Sequence[str]], at_ms: int | None,
             now_ms: int) -> Ask:

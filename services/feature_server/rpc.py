@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -137,7 +137,7 @@ def _filled(values: list[Any], nulls: list[int], empty: object) -> list[Any]:
     return [empty if v is None else v for v in values] if nulls else values
 
 
-def _request_id(metadata: Mapping[str, Any] | None) -> str:
+def _request_id(metadata: Iterable[tuple[str, Any]] | None) -> str:
     """The caller's x-request-id where it is valid, else a new one."""
     offered = next((value for key, value in metadata or () if key == "x-request-id"), "")
     return offered if isinstance(offered, str) and is_id(offered) else uuid7()

@@ -21,4 +21,5 @@ class NewAlike:
         if newer is None or query.embedding is None:
             return np.zeros(0, np.int64)
         _, rows = newer.search(query.embedding[None, :], limit_of(self), shelf.table.sellable[shelf.indexed :])
-        return shelf.indexed + rows[0][rows[0] >= 0]
+        found: Rows = shelf.indexed + rows[0][rows[0] >= 0]
+        return found
