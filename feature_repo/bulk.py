@@ -38,8 +38,8 @@ def build(layout: Layout, feeds: Sequence[Facts], n_keys: int) -> Iterator[tuple
     sketches = [_distinct(layout, at, slot, feeds, n_keys, as_of) for at, slot in enumerate(layout.distinct)]
     last = [_last(layout, at, slot, feeds, n_keys) for at, slot in enumerate(layout.last)]
     top = [_top(layout, at, slot, feeds, n_keys, as_of) for at, slot in enumerate(layout.top)]
-    for code in np.flatnonzero(arrivals >= 0):
-        yield int(code), encode(Wire(
+    for code in np.flatnonzero(arrivals >= 0).tolist():
+        yield code, encode(Wire(
             layout.fingerprint, int(arrivals[code]),
             [raw[starts[code] * lv.row.size:starts[code + 1] * lv.row.size]
              for (raw, starts), lv in zip(levels, layout.levels, strict=True)],

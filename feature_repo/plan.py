@@ -220,10 +220,10 @@ class FeaturePlan(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                             error="exact", topics=(), services=readers.get(plain.name, ()))
                     for name, dtype in plain.fields.items()]
         for service in self.services:
-            for f in service.on_request:
+            for made in service.on_request:
                 about = About(description=service.description, owner=service.owner, kind="request")
-                out.append(_listed(about, name=f.name, view="", entity="request", dtype="float64", topics=(),
-                                   meaning=f"{f.how} of the request's {f.request} to {' and '.join(f.stored)}",
+                out.append(_listed(about, name=made.name, view="", entity="request", dtype="float64", topics=(),
+                                   meaning=f"{made.how} of the request's {made.request} to {' and '.join(made.stored)}",
                                    error="rounding", services=(service.name,)))
         return out
 

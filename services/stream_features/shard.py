@@ -19,12 +19,13 @@ from feature_repo.facts import Extract, extractor
 from feature_repo.layout import Layout, layout_of
 from feature_repo.plan import FeaturePlan
 from feature_repo.windows import DEDUP_HOURS, HOUR_MS, MINUTE_MS, lateness
+from feature_repo.wire import Value
 from services.stream_features import rekey
 
 SOURCE: Final = "stream_features"
 CHUNK_BYTES: Final = 500_000
 StateKey = tuple[str, tuple[str, ...]]
-Update = tuple[int, int, int, Sequence[tiles.Value | None], int]
+Update = tuple[int, int, int, Sequence[Value | None], int]
 """(feed, event time, arrival, values, n): `n` equal rows to count into one state."""
 
 
@@ -209,7 +210,7 @@ class _Outgoing:
         self._travels = any(f.rekeyed for f in engine.feedings[topic])
 
     def add(self, feeding: Feeding, record: Record, event_time: int,
-            rows: Iterable[tuple[tuple[str, ...], tuple[tiles.Value | None, ...]]]) -> None:
+            rows: Iterable[tuple[tuple[str, ...], tuple[Value | None, ...]]]) -> None:
         for key, values in rows:
             groups = self._groups[partition_of(key[0], self._partitions)]
             group = groups.get((feeding.view, feeding.feed))
