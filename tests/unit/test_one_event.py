@@ -77,8 +77,7 @@ async def test_a_click_changes_the_next_answer_and_is_found_in_its_decision(tmp_
 
     # 3 and 4. The stream worker counts it into tiles. 5. The online store holds them.
     count(record, store)
-    assert set(store.values) == {
-        "user_activity", "user_category_activity", "item_activity", "seller_activity"}
+    assert set(store.values) == {"user_activity", "user_category_activity", "item_activity", "seller_activity"}
 
     # 6 to 8. The recommender asks the store, and the shopper is known.
     after = await recommender.recommend(Ask(uuid7(), SHOPPER, NOW + 1000))
@@ -96,7 +95,7 @@ async def test_a_click_changes_the_next_answer_and_is_found_in_its_decision(tmp_
     lake = Log(tmp_path, DECISIONS, decision.partition)
     arrival = time.time_ns() // 1_000_000  # a request id tells its hour, which is today's
     lake.add([decision._replace(timestamp_ms=arrival)])
-    files, poison, _ = lake.read()
+    files, poison = lake.read()
     assert lake.write(files) == 1
     assert not poison
     found = find_decision(tmp_path, after.ask.request_id)
