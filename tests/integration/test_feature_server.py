@@ -29,6 +29,7 @@ from feature_repo.plan import FeaturePlan
 from pipelines import apply_features
 from pipelines.stack import redis_server
 from pipelines.stack.launch import free_ports, running
+from services.feature_server import main as feature_server
 from services.feature_server.answer import Answers
 from services.feature_server.asks import Asks
 from services.feature_server.last_known import LastKnown
@@ -141,7 +142,9 @@ class Redis:
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[tuple[Settings, Redis, httpx.AsyncClient]]:
+async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                 ) -> AsyncIterator[tuple[Settings, Redis, httpx.AsyncClient]]:
+    monkeypatch.setattr(feature_server, "REDIS_TIMEOUT_MS", 500.0)  # a busy machine must not look like a hung Redis
     redis = Redis(tmp_path / "redis")
     redis.folder.mkdir()
     http, grpc = free_ports(2)
