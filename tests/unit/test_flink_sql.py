@@ -258,5 +258,5 @@ def test_the_gateway_listens_where_it_was_told(tmp_path: Path) -> None:
 
 
 def test_plan_versions_have_topics_of_their_own() -> None:
-    other = msgspec.structs.replace(PLAN, declared_views=PLAN.declared_views[:1], on_request=())
+    other = msgspec.structs.replace(PLAN, declared_views=PLAN.declared_views[:1], services=())
     assert flink_sql.topic_of(PLAN) != flink_sql.topic_of(other)

@@ -95,9 +95,10 @@ async def test_a_click_changes_the_next_answer_and_is_found_in_its_decision(tmp_
     lake = Log(tmp_path, DECISIONS, decision.partition)
     arrival = time.time_ns() // 1_000_000  # a request id tells its hour, which is today's
     lake.add([decision._replace(timestamp_ms=arrival)])
-    files, poison = lake.read()
+    files, poison, late = lake.read()
     assert lake.write(files) == 1
     assert not poison
+    assert not late
     found = find_decision(tmp_path, after.ask.request_id)
     assert found is not None
     assert [item["item_id"] for item in found["items"]] == [p.item_id for p in after.placed]
