@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from adapters.kafka import Record
 from feature_repo import events
 from services.analytics.rows import rows_of
 
-T0 = 1_795_000_000_000
 HOUR = 3_600_000
+T0 = (int(time.time()) // 3600 - 2) * HOUR + 400_000  # what is matched is kept for eight days only
 
 
 @pytest.fixture(scope="module")
