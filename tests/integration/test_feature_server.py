@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -134,8 +135,8 @@ class Redis:
 
     @contextmanager
     def started(self) -> Iterator[Popen[bytes]]:
-        for file in self.folder.glob("**/*.rdb"):
-            file.unlink()
+        shutil.rmtree(self.folder)  # nothing of the one before: what it appended to its file would come back
+        self.folder.mkdir()
         launch = redis_server.launch(self.folder, host=HOST, port=self.port)
         with running(launch, log=self.folder / "log", ready=lambda: redis_server.ready(HOST, self.port)) as process:
             yield process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -28,6 +29,10 @@ from pipelines.parity.servers import Servers, servers
 from settings import ROOT
 
 EVENTS, SEED = 6_000, 11
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("MINIMART_TEST_FLINK"),
+    reason="minutes, 149 MB of jars and 2 GB for Flink: MINIMART_TEST_FLINK=1 runs it",
+)
 PLAN = FeaturePlan.load(ROOT / "tests" / "plan.json")
 DECLARED = json.loads(PLAN.dump())
 
