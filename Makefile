@@ -185,13 +185,6 @@ flink: $(PLATFORM) ## the compiled features on Apache Flink: ARGS="run|sql|serve
 
 proto: ## write the message classes of adapters/rpc/*.proto again
 	@cd adapters/rpc && ../../$(DEV)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
-flink: $(PLATFORM) ## the compiled features on Apache Flink: ARGS="run|sql|serve --redis URL" (run: until Ctrl-C, on the running Kafka)
-	@$(PLATFORM) -m pipelines.flink $(or $(ARGS),run)
-
-parity: $(TRAINING) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
-	@$(TRAINING) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
-parity: $(NATIVE) ## the zero-skew proof, under kill -9, on servers of its own: EVENTS=1000000 ENGINE=python SEED=7
-	@$(NATIVE) -m pipelines.parity --events $(or $(EVENTS),1000000) $(if $(ENGINE),--engine $(ENGINE)) $(if $(SEED),--seed $(SEED))
 
 env-example: $(PLATFORM) ## write .env.example again from settings.py
 	@$(STACK_CLI) env-example > .env.example

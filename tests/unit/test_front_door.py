@@ -29,6 +29,11 @@ def test_bare_make_lists_every_verb(tmp_path: Path) -> None:
     assert {verb for verb in VERBS if not re.search(rf"^  {verb} +\S", shown, re.MULTILINE)} == set()
 
 
+def test_every_verb_is_defined_once() -> None:
+    verbs = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert sorted(verbs) == sorted(set(verbs))
+
+
 def test_env_example_mirrors_the_settings() -> None:
     assert (ROOT / ".env.example").read_text() == render(), "run make env-example"
 
