@@ -1,6 +1,6 @@
 """Tiles of many keys at once from columns of facts, with numpy: the same packed states as counting one by one. Pure.
 
-`as_of` is the newest arrival among the facts: tiles that no window can reach from there on are left out.
+Tiles that no window can reach from a key's newest arrival on are left out, as the stream leaves them out.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ class Facts(NamedTuple):
 
 def build(layout: Layout, feeds: Sequence[Facts], n_keys: int) -> Iterator[tuple[int, bytes]]:
     """(key code, packed state) of every key that has facts; `feeds` in the order of `layout.feeds`."""
-    as_of = max((int(f.arrival.max()) for f in feeds if len(f.arrival)), default=0)
     arrivals = np.full(n_keys, -1, dtype=np.int64)
     for facts in feeds:
         np.maximum.at(arrivals, facts.codes, facts.arrival)
-    levels = [_level(layout, at, level, feeds, n_keys, as_of) for at, level in enumerate(layout.levels)]
-    sketches = [_distinct(layout, at, slot, feeds, n_keys, as_of) for at, slot in enumerate(layout.distinct)]
+    levels = [_level(layout, at, level, feeds, n_keys, arrivals) for at, level in enumerate(layout.levels)]
+    sketches = [_distinct(layout, at, slot, feeds, n_keys, arrivals) for at, slot in enumerate(layout.distinct)]
     last = [_last(layout, at, slot, feeds, n_keys) for at, slot in enumerate(layout.last)]
-    top = [_top(layout, at, slot, feeds, n_keys, as_of) for at, slot in enumerate(layout.top)]
+    top = [_top(layout, at, slot, feeds, n_keys, arrivals) for at, slot in enumerate(layout.top)]
     for code in np.flatnonzero(arrivals >= 0).tolist():
         yield code, encode(Wire(
             layout.fingerprint, int(arrivals[code]),
@@ -47,14 +46,14 @@ def build(layout: Layout, feeds: Sequence[Facts], n_keys: int) -> Iterator[tuple
             [frequent(code) for frequent in top]))
 
 
-def _level(layout: Layout, at: int, level: Level, feeds: Sequence[Facts], n_keys: int, as_of: int
+def _level(layout: Layout, at: int, level: Level, feeds: Sequence[Facts], n_keys: int, arrivals: np.ndarray
            ) -> tuple[bytes, np.ndarray]:
     """All rows of a level as bytes, sorted by (key, tile), and where each key's rows start."""
-    oldest = (as_of - level.keep_ms) // level.tile_ms
+    oldest = (arrivals - level.keep_ms) // level.tile_ms
     ids, kept = [], []
     for facts, feed in zip(feeds, layout.feeds, strict=True):
         tile = facts.event_time // level.tile_ms
-        keep = np.flatnonzero(tile >= oldest) if feed.level_ops[at] else np.empty(0, dtype=np.int64)
+        keep = np.flatnonzero(tile >= oldest[facts.codes]) if feed.level_ops[at] else np.empty(0, dtype=np.int64)
         kept.append(keep)
         ids.append((facts.codes[keep] << 32) | tile[keep])
     unique, inverse = np.unique(np.concatenate(ids), return_inverse=True)
@@ -101,15 +100,15 @@ def _missing(values: np.ndarray) -> np.ndarray:
     return gone
 
 
-def _in_tiles(slot: TileSlot, ops: list[tuple[int, int]], feeds: Sequence[Facts], as_of: int
+def _in_tiles(slot: TileSlot, ops: list[tuple[int, int]], feeds: Sequence[Facts], arrivals: np.ndarray
               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(key code, tile, value as text) of the rows that a slot may still be read for; ops are (feed, value)."""
-    oldest = (as_of - slot.keep_ms) // slot.tile_ms
+    oldest = (arrivals - slot.keep_ms) // slot.tile_ms
     codes, tiles, values = [], [], []
     for feed, value_at in ops:
         facts = feeds[feed]
         tile = facts.event_time // slot.tile_ms
-        keep = (tile >= oldest) & ~_missing(facts.values[value_at])
+        keep = (tile >= oldest[facts.codes]) & ~_missing(facts.values[value_at])
         codes.append(facts.codes[keep])
         tiles.append(tile[keep])
         values.append(facts.values[value_at][keep].astype(str))
@@ -121,10 +120,10 @@ def _ops(layout: Layout, which: str, at: int) -> list[tuple[int, int]]:
     return [(i, value_at) for i, feed in enumerate(layout.feeds) for op, value_at in getattr(feed, which) if op == at]
 
 
-def _distinct(layout: Layout, at: int, slot: TileSlot, feeds: Sequence[Facts], n_keys: int, as_of: int
+def _distinct(layout: Layout, at: int, slot: TileSlot, feeds: Sequence[Facts], n_keys: int, arrivals: np.ndarray
               ) -> Callable[[int], PackedDistinct]:
     """A function from a key code to its packed distinct slot."""
-    code, tile, value = _in_tiles(slot, _ops(layout, "distinct_ops", at), feeds, as_of)
+    code, tile, value = _in_tiles(slot, _ops(layout, "distinct_ops", at), feeds, arrivals)
     names, inverse = np.unique(value, return_inverse=True)
     table = np.fromiter((distinct.hash64(str(v)) for v in names), dtype=np.uint64, count=len(names))
     hashed = table[inverse] if len(names) else np.empty(0, dtype=np.uint64)
@@ -149,10 +148,10 @@ def _distinct(layout: Layout, at: int, slot: TileSlot, feeds: Sequence[Facts], n
     return pack
 
 
-def _top(layout: Layout, at: int, slot: TileSlot, feeds: Sequence[Facts], n_keys: int, as_of: int
+def _top(layout: Layout, at: int, slot: TileSlot, feeds: Sequence[Facts], n_keys: int, arrivals: np.ndarray
          ) -> Callable[[int], PackedTop]:
     """A function from a key code to the packed counts of its values."""
-    code, tile, value = _in_tiles(slot, _ops(layout, "top_ops", at), feeds, as_of)
+    code, tile, value = _in_tiles(slot, _ops(layout, "top_ops", at), feeds, arrivals)
     names, which = np.unique(value, return_inverse=True)
     unique, counts = np.unique(np.stack([code, tile, which]), axis=1, return_counts=True)
     starts = np.searchsorted(unique[0], np.arange(n_keys + 1))

@@ -129,6 +129,20 @@ def test_the_bulk_builder_takes_no_rows_at_all(function: str) -> None:
 
 
 @pytest.mark.parametrize("function", list(AGGREGATIONS))
+def test_a_key_that_fell_quiet_long_ago_is_built_as_the_stream_left_it(function: str) -> None:
+    """A state may be read from its own last arrival on, whatever happened to other keys since."""
+    view, facts = view_of(function), facts_of(7, 40)
+    layout, now, later = layout_of(view), facts[-1][1], 40 * 24 * 3_600_000
+    rows = [(0, *fact) for fact in facts] + [(1, f[0] + later, f[1] + later, *f[2:]) for f in facts]
+    columns = {"amount_cents": np.array([r[3] for r in rows], dtype=np.float64),
+               "device_id": np.array([r[4] for r in rows], dtype=object)}
+    code, when, arrival = (np.array([r[i] for r in rows], dtype=np.int64) for i in range(3))
+    given = bulk.Facts(code, when, arrival, tuple(columns[name] for (name,) in layout.feeds[0].values))
+    packed = dict(bulk.build(layout, [given], 2))
+    assert repr(tiles.windows(view, packed[0], now)) == repr(by_tiles(view, facts, now))
+
+
+@pytest.mark.parametrize("function", list(AGGREGATIONS))
 def test_order_changes_nothing(function: str) -> None:
     view, facts = view_of(function), facts_of(5, 40)
     now = facts[-1][1]
