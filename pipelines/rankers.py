@@ -51,7 +51,7 @@ def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None
     stage.path(f"{name}/report.json").write_text(json.dumps(report, indent=2))
     if stage.name == "production" and name == "ranker":
         baseline = _baseline(stage, load_booster(stage, name), rows, times)
-        promised = _promised(context, stage, name, config, trees)
+        promised = _promised(context, stage, name, config, trees, rows, times)
         baseline |= {} if promised is None else {"click_model": promised.as_dict()}
         stage.path(f"{name}/baseline.json").write_text(json.dumps(baseline))
     context.say(f"{name} ({stage.name}): {trees} trees on {report['rows']:,} rows, "
@@ -69,7 +69,9 @@ def _baseline(stage: Stage, booster: Any, rows: RankingRows, times: np.ndarray) 
     )
 
 
-def _promised(context: Context, stage: Stage, name: str, config: RankerConfig, trees: int) -> ClickModel | None:
+def _promised(
+    context: Context, stage: Stage, name: str, config: RankerConfig, trees: int, rows: RankingRows, times: np.ndarray
+) -> ClickModel | None:
     """P(click) by score, from scores of requests that their model did not learn from; None where too few were clicked.
 
     A model is too sure of the rows it learned. The newest requests are scored by one that ended before them: by the
@@ -79,7 +81,6 @@ def _promised(context: Context, stage: Stage, name: str, config: RankerConfig, t
     if newest.folder == context.stage("backtest").folder:
         held, booster = load_rows(newest)[0], load_booster(newest, name)
     else:
-        rows, times = rows_for(context, stage)
         recent = times >= np.quantile(load_rows(newest)[1], 1 - HELD_OUT)
         held = rows.requests(recent)
         booster = refit_on_all(rows.requests(~recent), trees, config, FEATURES, threads=context.settings.threads)

@@ -94,7 +94,7 @@ class Children:
     def drift_reported(self, at_ms: int) -> DriftReported | None:
         """The report of the check that runs, once it is written; None also where it could not report.
 
-        The check then still files its pages in MLflow, which takes seconds that nobody need wait for.
+        The check then still sends it to Kafka, which takes seconds where Kafka is away: nobody need wait for that.
         """
         child = self._drift
         if child is None:
