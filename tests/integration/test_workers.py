@@ -62,7 +62,7 @@ def gone(pid: int) -> bool:
 def test_workers_count_together_are_replaced_and_drain(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     url = f"http://{HOST}:{port}"
-    launch = Launch((sys.executable, "-m", "tests.integration.toy_workers", str(port)))
+    launch = Launch((sys.executable, "-m", "tests.integration.toy_workers", str(port), str(tmp_path / "gate")))
     with running(launch, log=tmp_path / "log", ready=lambda: answers(url), timeout_s=PATIENCE_S) as process:
         until(lambda: len(workers(url)) == 2)
         before = metric(url, "minimart_http_requests_total", route="/pid")
@@ -82,6 +82,7 @@ def test_workers_count_together_are_replaced_and_drain(tmp_path: Path) -> None:
             until(lambda: metric(url, "minimart_http_in_flight") >= 24)
             last = workers(url)
             process.send_signal(signal.SIGTERM)
+            (tmp_path / "gate").touch()
             assert [one.result().status_code for one in asked] == [200] * 24, "what is in flight is answered"
         assert process.wait(60) == 0
         until(lambda: all(gone(pid) for pid in last))
@@ -90,7 +91,7 @@ def test_workers_count_together_are_replaced_and_drain(tmp_path: Path) -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     url = f"http://{HOST}:{port}"
-    launch = Launch((sys.executable, "-m", "tests.integration.toy_workers", str(port)))
+    launch = Launch((sys.executable, "-m", "tests.integration.toy_workers", str(port), str(tmp_path / "gate")))
     with running(launch, log=tmp_path / "log", ready=lambda: answers(url), timeout_s=PATIENCE_S) as process:
         left = workers(url)
         process.kill()
@@ -125,7 +126,7 @@ def test_a_taken_port_is_said_in_one_line() -> None:
     with socket.socket() as held:
         held.bind((HOST, port))
         held.listen()
-        command = [sys.executable, "-m", "tests.integration.toy_workers", str(port)]
+        command = [sys.executable, "-m", "tests.integration.toy_workers", str(port), os.devnull]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert f"cannot listen on {HOST}:{port}" in ended.stderr

@@ -1,4 +1,7 @@
-"""A toy service with several workers, as a program: `python -m tests.integration.toy_workers PORT`."""
+"""A toy service with several workers, as a program: `python -m tests.integration.toy_workers PORT GATE`.
+
+`/slow` answers once the file GATE is there.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from adapters.web import create_app
 from adapters.workers import merged_metrics, serve_workers
 
 
-def factory(shared: Path) -> FastAPI:
+def factory(gate: Path, shared: Path) -> FastAPI:
     app = create_app("toy", title="Toy", ready=dict, metrics=partial(merged_metrics, shared))
 
     @app.get("/pid")
@@ -23,11 +26,12 @@ def factory(shared: Path) -> FastAPI:
 
     @app.get("/slow")
     async def slow() -> dict[str, int]:
-        await asyncio.sleep(0.5)
+        while not gate.exists():
+            await asyncio.sleep(0.05)
         return {"pid": os.getpid()}
 
     return app
 
 
 if __name__ == "__main__":
-    sys.exit(serve_workers(factory, "127.0.0.1", int(sys.argv[1]), "toy", 2))
+    sys.exit(serve_workers(partial(factory, Path(sys.argv[2])), "127.0.0.1", int(sys.argv[1]), "toy", 2))
