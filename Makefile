@@ -56,9 +56,14 @@ demo: ## set up, seed, train, serve; DATA=folder [MAPPING=file.toml] for your ow
 	@$(SETUP) platform training triton clickhouse
 	@$(STACK_CLI) demo
 
-test: ## the whole test suite; ARGS="-k name" for a part of it
+test: ## the whole test suite, two files at a time until whole platforms are needed; ARGS="-k name" for a part of it
 	@$(BOOTSTRAP) platform training triton clickhouse dev
+ifdef ARGS
 	@$(DEV)/python -m pytest $(ARGS)
+else
+	@$(DEV)/python -m pytest -n 2 --dist loadfile -m "not e2e and not compose"
+	@$(DEV)/python -m pytest -m "e2e or compose"
+endif
 
 test-compose: ## kill each container, restart Kafka under load, scale: the tests that need a Docker engine; ARGS="-k name"
 	@$(BOOTSTRAP) platform training dev
