@@ -61,8 +61,8 @@ test: ## the whole test suite, two files at a time until whole platforms are nee
 ifdef ARGS
 	@$(DEV)/python -m pytest $(ARGS)
 else
-	@$(DEV)/python -m pytest -n 2 --dist loadfile -m "not e2e and not compose"
-	@$(DEV)/python -m pytest -m "e2e or compose"
+	@$(DEV)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e --ignore tests/compose
+	@$(DEV)/python -m pytest tests/e2e tests/compose
 endif
 
 test-compose: ## kill each container, restart Kafka under load, scale: the tests that need a Docker engine; ARGS="-k name"

@@ -19,8 +19,8 @@ def numbers() -> str:
     """All tables; each names its command, machine, commit and seed."""
     sections = (
         ("demo", demo), ("load", load), ("funnel_scale", funnel_scale), ("capacity", capacity),
-        ("feature_serving", serving), ("feature_scale", scale), ("materialize", materialize), ("funnel", quality),
-        ("amazon_grocery", quality),
+        ("feature_serving", serving), ("feature_scale", scale), ("materialize", materialize),
+        ("feature_stream", stream), ("funnel", quality), ("amazon_grocery", quality),
     )  # fmt: skip
     parts = []
     for name, render in sections:
@@ -144,6 +144,22 @@ def materialize(result: Mapping[str, Any]) -> str:
     return (
         f"**Materialising and the point-in-time join**, equal results ({sizes}; `{result['command']}`). Rows a second:"
         f"\n\n{table(['step', 'who', 'rows/s'], rows)}\n\n{source(result)}"
+    )
+
+
+def stream(result: Mapping[str, Any]) -> str:
+    """Events a second of the stream workers beside reading alone, and how soon a feature can be read."""
+    found, names = result["events_per_second"], {"consume_and_decode": "only read and decoded"}
+    rows = [
+        [names.get(who, "counted exactly once"), n, f"{rate:,}"] for who, of in found.items() for n, rate in of.items()
+    ]  # fmt: skip
+    fresh = [[stage, *_times(times)] for stage, times in result["freshness_ms"].items()]
+    return (
+        f"**The feature stream**, {result['features']} features, {result['partitions']} partitions, an hour's "
+        f"backlog of {result['events']:,} hard events (`{result['command']}`):\n\n"
+        f"{table(['what', 'processes', 'events/s'], rows)}\n\nFrom sending an event to reading its feature at "
+        f"{result['freshness_rate']:,} events/s, milliseconds:\n\n"
+        f"{table(['feature of', 'P50', 'P95', 'P99', 'max'], fresh)}\n\n{source(result)}"
     )
 
 

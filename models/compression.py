@@ -1,0 +1,130 @@
+"""Smaller and quicker forms of a model: fewer trees, a student network that learned from the trees, 8-bit integers.
+
+A student is distilled as in Hinton, Vinyals and Dean (2015), for scores: it regresses the teacher's score of every row,
+centred within its request, since only differences within a request order anything. INT8 is onnxruntime's quantisation:
+dynamic measures activations in every run, static once on a sample.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from torch import Tensor, nn
+
+from models.onnx_export import OPSET
+from models.ranker import RankingRows
+
+Inputs = Mapping[str, NDArray[Any]]
+_CLIP: Final = 6.0
+_BATCH: Final = 4096
+_PRODUCTS: Final = ("MatMul", "Gemm")  # not what squeezes raw features: prices would share 256 steps
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    hidden: tuple[int, ...] = (128, 64)
+    epochs: int = 8
+    learning_rate: float = 2e-3
+    seed: int = 7
+
+
+class Student(nn.Module):  # type: ignore[misc]
+    """features float32 [B, F] -> score float32 [B, 1]; missing values count as the mean."""
+
+    def __init__(self, features: NDArray[np.float32], config: StudentConfig) -> None:
+        super().__init__()
+        squeezed = _squeeze(torch.from_numpy(features))
+        known = torch.isfinite(squeezed)
+        count = known.sum(0).clamp(min=1)
+        mean = torch.where(known, squeezed, 0.0).sum(0) / count
+        spread = torch.where(known, (squeezed - mean) ** 2, 0.0).sum(0) / count
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", spread.sqrt().clamp(min=1e-3))
+        layers: list[nn.Module] = []
+        width = features.shape[1]
+        for hidden in config.hidden:
+            layers += [nn.Linear(width, hidden), nn.ReLU()]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        scaled = (_squeeze(features) - self.mean) / self.scale
+        return self.layers(torch.where(torch.isnan(scaled), torch.zeros_like(scaled), scaled).clamp(-_CLIP, _CLIP))
+
+
+def _squeeze(features: Tensor) -> Tensor:
+    """Prices and counts span orders of magnitude; trees do not mind, networks do."""
+    return torch.sign(features) * torch.log1p(torch.abs(features))
+
+
+def distil(rows: RankingRows, scores: NDArray[np.floating[Any]], config: StudentConfig, *, threads: int = 2) -> bytes:
+    """A student of `scores` [R], the teacher's, as ONNX: features float32 [B, F] -> score float32 [B, 1]."""
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(threads)
+    owner = np.repeat(np.arange(len(rows.groups)), rows.groups)
+    centred = scores - (np.bincount(owner, scores) / rows.groups)[owner]
+    target = torch.from_numpy((centred / max(float(centred.std()), 1e-9)).astype(np.float32))[:, None]
+    features, student = torch.from_numpy(rows.features), Student(rows.features, config)
+    optimiser = torch.optim.Adam(student.parameters(), lr=config.learning_rate)
+    steps = config.epochs * -(-len(target) // _BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    shuffled = torch.Generator().manual_seed(config.seed)
+    for _ in range(config.epochs):
+        for chosen in torch.randperm(len(target), generator=shuffled).split(_BATCH):
+            optimiser.zero_grad()
+            nn.functional.mse_loss(student(features[chosen]), target[chosen]).backward()
+            optimiser.step()
+            schedule.step()
+    return _exported(student.eval(), features[:2])
+
+
+def _exported(student: Student, sample: Tensor) -> bytes:
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # as in models/onnx_export.py
+        torch.onnx.export(student, (sample,), out, input_names=["features"], output_names=["score"],
+                          opset_version=OPSET, dynamo=False, dynamic_axes={"features": {0: "B"}, "score": {0: "B"}})
+    return out.getvalue()
+
+
+def int8_dynamic(model: bytes) -> bytes:
+    """Weights of matrix products as 8-bit integers, their inputs quantised in every run."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "int8.onnx"
+        quantize_dynamic(onnx.load_from_string(model), str(out), weight_type=QuantType.QInt8,
+                         op_types_to_quantize=list(_PRODUCTS))
+        return out.read_bytes()
+
+
+def int8_static(model: bytes, sample: Inputs, *, rows: int = 512) -> bytes:
+    """Matrix products in 8-bit integers, with the ranges of their inputs as they are on `sample`."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "int8.onnx"
+        quantize_static(
+            onnx.load_from_string(model), str(out), _Sample(sample, rows), quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True,
+            op_types_to_quantize=list(_PRODUCTS),
+        )  # fmt: skip
+        return out.read_bytes()
+
+
+class _Sample(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, sample: Inputs, rows: int) -> None:
+        size = len(next(iter(sample.values())))
+        self._parts: Iterator[dict[str, NDArray[Any]]] = (
+            {name: values[at : at + rows] for name, values in sample.items()} for at in range(0, size, rows)
+        )
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._parts, None)
