@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                   "at": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
         asked.save.parent.mkdir(parents=True, exist_ok=True)
         asked.save.write_text(json.dumps(result, indent=1) + "\n")
-        np.savez_compressed(asked.save.with_suffix(".samples.npz"), **samples)
+        np.savez_compressed(asked.save.with_suffix(".samples.npz"), **samples)  # type: ignore[arg-type]
     return 0
 
 
