@@ -34,6 +34,10 @@ METRICS: Final = (
     Metric("dead_scores", 1, 0.005, 0.05),
 )
 GROSS: Final = ("degraded", "dead_scores")
+NOT_THE_MODELS: Final = ("redis_down", "features_late", "kafka_down")
+"""Reasons for a degraded answer that no model can cause: the gross guard does not hold them against it."""
+UNRANKED: Final = "rank_skipped"
+"""Such an answer's scores are not the ranker's. It counts as degraded, never as one of dead scores."""
 
 
 @dataclass(frozen=True)

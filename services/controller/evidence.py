@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from adapters.analytics import Store
-from models.rollout.guardrails import GROSS, METRICS, Arms, Shadow
+from models.rollout.guardrails import GROSS, METRICS, NOT_THE_MODELS, UNRANKED, Arms, Shadow
 from models.rollout.sequential import Sums
 
-_DEAD: Final = "length(scores) = 0 OR (length(scores) > 1 AND arrayMin(scores) = arrayMax(scores))"
+_DEAD: Final = "(length(scores) = 0 OR (length(scores) > 1 AND arrayMin(scores) = arrayMax(scores)))"
+_DEAD_DECISION, _DEAD_SHADOW = (
+    f"{_DEAD} AND NOT has({table}.degraded, '{UNRANKED}')" for table in ("decisions", "shadow")
+)
 _RANGE: Final = """
     event_ms >= {since:Int64} AND event_ms < {until:Int64}
     AND hour >= toStartOfHour(toDateTime(intDiv({since:Int64}, 1000), 'UTC'))
@@ -31,7 +34,7 @@ FROM
     FROM
     (
         SELECT request_id, user_id, arm, length(degraded) > 0 AS degraded, log(greatest(total_ms, 0.1)) AS latency,
-            {_DEAD} AS dead
+            {_DEAD_DECISION} AS dead
         FROM decisions FINAL
         WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm IN ('canary', 'control')
     ) AS d
@@ -48,14 +51,14 @@ FROM
 GROUP BY arm
 """  # noqa: S608 the text is ours; values are sent apart
 _STEP: Final = f"""
-SELECT arm IN {{arms:Array(String)}} AS ours, count() AS n, countIf({_DEAD}) AS dead_scores,
-    countIf(length(degraded) > 0 AND NOT hasAny(degraded, ['redis_down', 'features_late', 'kafka_down'])) AS degraded
+SELECT arm IN {{arms:Array(String)}} AS ours, count() AS n, countIf({_DEAD_DECISION}) AS dead_scores,
+    countIf(length(degraded) > 0 AND NOT hasAny(degraded, {list(NOT_THE_MODELS)})) AS degraded
 FROM decisions FINAL
 WHERE {_RANGE} AND rollout = {{rollout:String}} AND (arm = 'control' OR arm IN {{arms:Array(String)}})
 GROUP BY ours
 """  # noqa: S608
 _SHADOW: Final = f"""
-SELECT count() AS n, countIf(error != '') AS errors, countIf({_DEAD}) AS dead_scores,
+SELECT count() AS n, countIf(error != '') AS errors, countIf({_DEAD_SHADOW}) AS dead_scores,
     countIf(length(degraded) > 0) AS degraded, quantile(0.5)(total_ms) AS median_ms,
     quantile(0.5)(champion_total_ms) AS champion_median_ms, avg(overlap_at_k) AS overlap,
     (

@@ -44,7 +44,7 @@ def test_sums_by_shopper_are_exact(store: Analytics) -> None:
         clicked = rng.randrange(3)
         clicks += [{"event_id": f"c{n}-{i}", "request_id": f"q{n}", "user_id": user, "event_ms": at + 1, "_offset": i}
                    for i in range(clicked)]  # fmt: skip
-        for i, value in enumerate((1, clicked, 0, math.log(ms), bad, dead)):
+        for i, value in enumerate((1, clicked, 0, math.log(ms), bad, dead and not bad)):
             expected[arm][user][i] += value
     for arm in expected:
         for user in list(expected[arm])[:5]:
@@ -79,16 +79,18 @@ def test_sums_by_shopper_are_exact(store: Analytics) -> None:
 
 
 def test_shadow_scores_are_summed_up(store: Analytics) -> None:
+    degraded, scores = {0: ["triton_down"], 1: ["rank_skipped"]}, {0: [], 1: [0.0, 0.0]}
     rows = [{"request_id": f"s{i}", "rollout": "r-1", "event_ms": BEGAN + i, "_offset": i, "total_ms": 30.0,
-             "champion_total_ms": 10.0, "error": "boom" if i == 0 else "", "scores": [] if i == 0 else [0.4, 0.2],
-             "overlap_at_k": 0.5, "degraded": ["triton_down"] if i < 2 else []}
+             "champion_total_ms": 10.0, "error": "boom" if i == 0 else "", "scores": scores.get(i, [0.4, 0.2]),
+             "overlap_at_k": 0.5, "degraded": degraded.get(i, [])}
             for i in range(10)]  # fmt: skip
     store.insert("shadow", [*rows, {**rows[0], "request_id": "other", "rollout": "r-0"}])
     answers = [{**decision(i, f"u{i}", "champion", BEGAN + i), "request_id": f"s{i}",
                 "degraded": ["triton_down"] if i == 3 else []} for i in range(10)]  # fmt: skip
     store.insert("decisions", [*answers, {**answers[3], "request_id": "other"}])
     found = Evidence(store).shadow("r-1", since_ms=BEGAN)
-    assert (found.requests, found.errors, found.degraded, found.dead_scores) == (10, 0.1, 0.2, 0.1)
+    assert (found.requests, found.errors, found.degraded) == (10, 0.1, 0.2)
+    assert found.dead_scores == 0.1, "an answer that was never ranked has no dead scores"
     assert found.champion_degraded == 0.1
     assert (found.median_ms, found.champion_median_ms, found.overlap) == (30.0, 10.0, 0.5)
 
