@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from types import FrameType
@@ -11,11 +12,15 @@ from rich.console import Console
 
 from adapters.errors import MinimartError
 from pipelines.drills import drift, incident, sabotage
+from pipelines.drills.scene import BYPASS
 from settings import Settings, load_settings
 
 
 def main() -> None:
     chosen = _parser().parse_args()
+    if chosen.settings:
+        print(json.dumps(needed(chosen)))
+        return
     signal.signal(signal.SIGTERM, _as_interrupt)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
@@ -39,6 +44,18 @@ def run(settings: Settings, console: Console, chosen: argparse.Namespace) -> boo
     return incident.drill(settings, console, only=chosen.case, short=chosen.short, kill=chosen.kill)
 
 
+def needed(chosen: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """Part -> the settings that it must run with while this drill goes on, where the drill cannot run it itself."""
+    if chosen.drill == "drift":
+        pace, bypass = drift.pace_of(short=chosen.short), False
+    elif chosen.drill == "sabotage":
+        pace, bypass = sabotage.pace_of(short=chosen.short), True
+    else:
+        pace = incident.pace_of(short=chosen.short)
+        bypass = incident.deploys(incident.cases_of(chosen.case, short=chosen.short))
+    return {"controller": pace.knobs(bypass=bypass)} | ({"recommender": dict(BYPASS)} if bypass else {})
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pipelines.drills", description="Drills on the running platform.")
     drills = parser.add_subparsers(dest="drill", required=True)
@@ -49,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         one = drills.add_parser(name, help=what)
         one.add_argument("--short", action="store_true", help="the form for CI: shorter steps, fewer cases")
+        one.add_argument("--settings", action="store_true", help="only print what the parts must be set to, as JSON")
         one.add_argument("--kill", default="", metavar="PART", help="kill -9 this part in the middle; it comes back")
     one = drills.choices["drift"]
     one.add_argument("--scenario", choices=tuple(drift.SHARES), default="taste_shift")

@@ -33,14 +33,17 @@ ARRIVES_MS: Final = 3000  # within so long a promotion has reached every answer
 CONCEPT: Final = ("taste_shift", "seasonal")  # what was liked is liked no more: feeds must get better
 
 
+def pace_of(*, short: bool) -> Pace:
+    return SHORT if short else Pace()
+
+
 def drill(
     settings: Settings, console: Console, *, scenario: str, share: float | None, short: bool, kill: str, kill_in: str
 ) -> bool:
     """Run it; whether it passed."""
-    pace = SHORT if short else Pace()
     share = SHARES[scenario] if share is None else share
     title = f"drift drill: {scenario} {share:g}" + (f", {kill} killed in {kill_in}" if kill else "")
-    with scene(settings, "drift", title, pace, console, kill=kill) as stage:
+    with scene(settings, "drift", title, pace_of(short=short), console, kill=kill) as stage:
         moments = run(stage, {scenario: share}, kill_in)
         judge(stage, moments, scenario)
         draw(stage, moments)

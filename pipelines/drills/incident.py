@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -79,12 +79,25 @@ class Watch:
         return judge(now, self.before)
 
 
+def pace_of(*, short: bool) -> Pace:
+    return SHORT_PACE if short else PACE
+
+
+def cases_of(only: str, *, short: bool) -> list[Case]:
+    """The one that `only` names, or all of this form."""
+    return [c for c in CASES if (c.name == only if only else not short or c.name in SHORT_CASES)]
+
+
+def deploys(cases: Sequence[Case]) -> bool:
+    """Whether a case sends a model around the gate."""
+    return any(not case.shares for case in cases)
+
+
 def drill(settings: Settings, console: Console, *, only: str, short: bool, kill: str) -> bool:
     """Run it; whether it passed. `only` names one case, "" all."""
-    pace = SHORT_PACE if short else PACE
-    cases = [c for c in CASES if (c.name == only if only else not short or c.name in SHORT_CASES)]
+    pace, cases = pace_of(short=short), cases_of(only, short=short)
     title = f"incident drill: {', '.join(case.name for case in cases)}"
-    with scene(settings, "incident", title, pace, console, bypass=any(not c.shares for c in cases), kill=kill) as stage:
+    with scene(settings, "incident", title, pace, console, bypass=deploys(cases), kill=kill) as stage:
         begun, champion = now_ms(), stage.champion()
         for case in cases:
             run(stage, case)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -63,15 +63,16 @@ class Outcome:
         return max(0.0, (self.served[-1].answered_ms - self.ended_ms) / 1000) if self.served else 0.0
 
 
+def pace_of(*, short: bool) -> Pace:
+    return replace(PACE, shadow_s=SHORT.shadow_s) if short else PACE
+
+
 def drill(settings: Settings, console: Console, *, short: bool, kill: str) -> bool:
     """Run it; whether it passed."""
-    pace = Pace(**{**vars(PACE), "shadow_s": SHORT.shadow_s}) if short else PACE
     title = "sabotage drill: " + ("three" if short else "six") + " bad challengers"
-    with scene(settings, "sabotage", title, pace, console, bypass=True, kill=kill) as stage:
-        outcomes = run(stage, [bad for bad in SIX if not short or bad.kind in SHORT_KINDS])
-        stage.report.end()
-        del outcomes
-        return stage.report.passed
+    with scene(settings, "sabotage", title, pace_of(short=short), console, bypass=True, kill=kill) as stage:
+        run(stage, [bad for bad in SIX if not short or bad.kind in SHORT_KINDS])
+        return stage.report.end()
 
 
 def run(stage: Scene, kinds: Sequence[Bad]) -> list[Outcome]:

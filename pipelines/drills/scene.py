@@ -33,6 +33,7 @@ INSIST_S: Final = 45.0
 WHILE_TRAINING: Final = 0.4  # of the pace's traffic
 MOST_JUDGED: Final = 400
 MOST_DRAWN: Final = 1500
+BYPASS: Final = {"MINIMART_ROLLOUT_GATE_BYPASS": "true"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Pace:
     away_s: float = 10  # how long a part that is killed stays away
     most_s: float = 480
 
-    def knobs(self) -> dict[str, str]:
-        """The controller's settings for this pace."""
+    def knobs(self, *, bypass: bool = False) -> dict[str, str]:
+        """The controller's settings for this pace; with `bypass` also of a recommender that takes what failed."""
         values = {
             "ROLLOUT_STEP_S": self.step_s, "ROLLOUT_SHADOW_S": self.shadow_s,
             "ROLLOUT_LEAST_REQUESTS": self.least_requests, "ROLLOUT_LEAST_SHADOW": self.least_shadow,
@@ -65,7 +66,8 @@ class Pace:
             "DRIFT_CONFIRMATIONS": self.confirmations,
         }  # fmt: skip
         knobs = {f"MINIMART_{name}": f"{value:g}" for name, value in values.items()}
-        return knobs | {"MINIMART_DRIFT_WINDOW": f"{self.drift_window_s}s"}
+        knobs["MINIMART_DRIFT_WINDOW"] = f"{self.drift_window_s}s"
+        return knobs | BYPASS if bypass else knobs
 
 
 SHORT: Final = Pace(
@@ -230,11 +232,9 @@ def scene(
     report = Report(folder_of(settings, name), title, console)
     with contextlib.ExitStack() as stack:
         children: dict[str, StandIn | None] = {}
-        knobs = pace.knobs()
         if bypass:
-            knobs["MINIMART_ROLLOUT_GATE_BYPASS"] = "true"
-            only = {"MINIMART_ROLLOUT_GATE_BYPASS": "true"}
-            children["recommender"] = stack.enter_context(stand_in("recommender", neighbours, only, report))
+            children["recommender"] = stack.enter_context(stand_in("recommender", neighbours, BYPASS, report))
+        knobs = pace.knobs(bypass=bypass)
         children["controller"] = stack.enter_context(stand_in("controller", neighbours, knobs, report))
         seed = int(time.time())
         shoppers = OpenLoop(settings, truth, rate=pace.asks, seed=seed, clicks=clicks)

@@ -93,7 +93,7 @@ def stand_in(
     settings = neighbours.settings
     supervisor = Supervisor(settings.home)
     if part not in supervisor.processes():
-        report.say(f"{part}: no process manager of this home has it, so it keeps its own settings", "note")
+        report.say(f"{part}: runs elsewhere, with the settings that it was given there", "note")
         neighbours.wait_ready(part, READY_S)
         yield None
         return

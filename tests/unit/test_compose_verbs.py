@@ -175,3 +175,33 @@ def test_every_verb_of_the_front_door_goes_inside(tmp_path: Path) -> None:
         assert done.stdout.startswith("pipelines/stack/compose/inside -m "), done.stdout + done.stderr
     unknown = subprocess.run(["make", "status", "STACK=swarm"], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert "native or compose" in unknown.stderr
+
+
+DRILLING = """
+echo "step=${MINIMART_ROLLOUT_STEP_S:-own} $*" >> FOLDER/asked
+case "$*" in
+*" ps "*) echo '{"ID":"1","Name":"minimart-recommender-1","Service":"recommender","State":"running"}'
+          echo '{"ID":"2","Name":"minimart-recommender-2","Service":"recommender","State":"running"}' ;;
+*" config "*) echo '{"services": {"tools": {"image": "tools:1"}}}' ;;
+*images*) echo 3 ;;
+*--settings*) echo 'starting'; echo '{"controller": {"MINIMART_ROLLOUT_STEP_S": "5"}, "recommender": {}}' ;;
+*" run "*) exit 3 ;;
+esac
+"""
+
+
+def test_a_drill_sets_the_pace_of_controller_and_recommender_and_puts_it_back(tmp_path: Path) -> None:
+    done = verb(tmp_path, "python", "-m", "pipelines.drills", "drift", docker=DRILLING.replace("FOLDER", str(tmp_path)))
+    assert done.returncode == 3, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    ups = [(line.split()[0], line.split()[-1], "recommender=2" in line) for line in asked if " up " in line]
+    assert ups == [("step=5", "controller", False), ("step=own", "recommender", True),
+                   ("step=own", "controller", False), ("step=own", "recommender", True)]  # fmt: skip
+    (drill,) = [n for n, line in enumerate(asked) if " run " in line and "--settings" not in line]
+    assert sum(" up " in line for line in asked[:drill]) == 2, "first the pace, then the drill"
+
+
+def test_other_programs_change_no_container(tmp_path: Path) -> None:
+    done = verb(tmp_path, "python", "-m", "pipelines.walk", docker=DRILLING.replace("FOLDER", str(tmp_path)))
+    assert done.returncode == 3, done.stderr
+    assert " up " not in (tmp_path / "asked").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from adapters.errors import Unavailable
-from pipelines.stack.compose import engine
+from pipelines.stack.compose import drill, engine
 from pipelines.stack.compose.engine import ROOT, ask, compose
 
 SERVICE: Final = "tools"
@@ -25,6 +25,10 @@ def python(arguments: Sequence[str]) -> int:
     image = str(engine.model()[SERVICE]["image"])
     if not ask(["docker", "images", "--quiet", image]).strip():
         raise Unavailable(f"the image {image} is not there: docker compose build {SERVICE} makes it")
+    return drill.run(SERVICE, arguments, _run) if drill.is_drill(arguments) else _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     name = f"minimart-tools-{os.getpid()}"
     plain = [] if sys.stdin.isatty() and sys.stdout.isatty() else ["--no-TTY"]
     columns = ["--env", f"COLUMNS={os.environ['COLUMNS']}"] if "COLUMNS" in os.environ else []
