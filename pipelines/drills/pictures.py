@@ -53,14 +53,15 @@ def binned(points: Points, width: float = BIN_S) -> tuple[Any, Any]:
 
 
 def _shares(axis: Any, versions: dict[str, Points]) -> None:
-    every = np.concatenate([np.array(points)[:, 0] for points in versions.values() if len(points)] or [np.zeros(0)])
+    when = {name: np.array([x for x, _ in points]) for name, points in versions.items()}
+    every = np.concatenate([*when.values(), np.zeros(0)])
     if not len(every):
         return
     edges = np.arange(np.floor(every.min() / 5) * 5, every.max() + 5, 5)
     total = np.maximum(np.histogram(every, edges)[0], 1)
     floor = np.zeros(len(total))
-    for n, (name, points) in enumerate(versions.items()):
-        share = np.histogram(np.array(points)[:, 0], edges)[0] / total
+    for n, (name, seconds) in enumerate(when.items()):
+        share = np.histogram(seconds, edges)[0] / total
         colour = COLOURS[n % len(COLOURS)]
         axis.fill_between(edges[:-1], floor, floor + share, step="post", label=name, color=colour, alpha=0.8)
         floor = floor + share

@@ -18,7 +18,7 @@ from adapters.errors import BadInput, Misconfigured, Unavailable
 from models.marketplace.config import MINUTE, Scenario, WorldConfig
 from models.marketplace.truth import best_feed
 from models.marketplace.world import build_world, item_id
-from pipelines.drills import drift, sabotage
+from pipelines.drills import drift, pictures, sabotage
 from pipelines.drills.causes import Finding, Look, Served, judge
 from pipelines.drills.follow import Follower, steps_in_order, told
 from pipelines.drills.neighbours import Neighbours
@@ -351,3 +351,15 @@ def test_the_knobs_are_settings_of_the_controller() -> None:
     for pace in (Pace(), SHORT, sabotage.PACE):
         for name in pace.knobs():
             assert name.removeprefix("MINIMART_").lower() in Settings.model_fields, name
+
+
+@pytest.mark.parametrize("bad", [[], [(3.0, 1.0)]])
+def test_a_story_is_drawn_whether_or_not_a_bad_model_ever_answered(tmp_path: Path, bad: list[Any]) -> None:
+    good = [(1.0, 0.5), (2.0, 0.4)]
+    pictures.story(tmp_path / "story.png", "t", good, {"champion": good, "bad challenger": bad}, [(2.0, "stopped")])
+    assert (tmp_path / "story.png").stat().st_size > 1000
+
+
+def test_a_story_of_nobody_is_drawn(tmp_path: Path) -> None:
+    pictures.story(tmp_path / "story.png", "t", [], {"champion": [], "bad challenger": []}, [])
+    assert (tmp_path / "story.png").exists()
