@@ -32,7 +32,8 @@ from rich.table import Table
 from adapters import provenance
 from adapters.errors import NotFound
 from bench.client import drive, poisson_times
-from bench.samples import percentiles
+from bench.samples import keep, percentiles
+from bench.served import cpu_seconds
 from pipelines.stack import triton_server
 from pipelines.stack.launch import free_ports, running
 from settings import ROOT, load_settings
@@ -121,11 +122,6 @@ def sizes_of_tables(model: Path) -> tuple[int, int]:
     return users, items
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """User and system time of a process and its children."""
-    return sum(sum(p.cpu_times()[:2]) for p in [process, *process.children(recursive=True)])
-
-
 def batches(port: int) -> dict[int, int]:
     """Size of batch -> how many ran since the start, by Triton's statistics."""
     found = httpx.get(f"http://{HOST}:{port}/v2/models/{MODEL}/stats", timeout=5).json()
@@ -168,9 +164,14 @@ def sweep(model: Path, seconds: float, seed: int, most_rates: int, console: Cons
                 rows.append({"setting": setting, **row})
                 samples[f"{setting}@{row['rate']:g}"] = latency
                 console.print(f"  {setting:>12}  {row['rate']:7.0f}/s  P99 {row['latency_ms'].get('p99', 0):7.1f} ms")
-                if row["failed"] or row["latency_ms"].get("p99", np.inf) > MOST_MS:
+                if not keeps_up(row):
                     break
     return rows, samples
+
+
+def keeps_up(row: dict[str, Any]) -> bool:
+    """Whether every request of this rate was answered, and soon enough."""
+    return not row["failed"] and float(row["latency_ms"].get("p99", np.inf)) <= MOST_MS
 
 
 def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -179,7 +180,7 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting]
-        kept = [row for row in mine if not row["failed"] and row["latency_ms"]["p99"] <= MOST_MS]
+        kept = [row for row in mine if keeps_up(row)]
         within = [row for row in kept if row["latency_ms"]["p99"] <= limit]
         out.append({
             "setting": setting, "p99_at_rest_ms": mine[0]["latency_ms"].get("p99"), "p99_limit_ms": limit,
@@ -203,7 +204,7 @@ def picture(rows: Sequence[dict[str, Any]], samples: dict[str, NDArray[np.float3
     for setting in dict.fromkeys(row["setting"] for row in rows):
         mine = [row for row in rows if row["setting"] == setting]
         left.plot([row["rate"] for row in mine], [row["latency_ms"].get("p99") for row in mine], ".-", label=setting)
-        kept = [row for row in mine if not row["failed"] and row["latency_ms"]["p99"] <= MOST_MS]
+        kept = [row for row in mine if keeps_up(row)]
         if kept:
             ran = {int(size): count for size, count in kept[-1]["batches"].items()}
             share = np.array(list(ran.values())) * np.array(list(ran))
@@ -244,13 +245,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.save:
         result = {
             "command": "python -m bench.batching", "model": MODEL, "seconds": asked.seconds, "seed": asked.seed,
-            "shipped": configured(DELAYS_US[1]) == (ROOT / "deploy/triton" / MODEL / "config.pbtxt").read_text(),
             "most_ms": MOST_MS, "settings": found, "rows": rows, "hardware": provenance.hardware(),
             "commit": provenance.commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
-        asked.save.parent.mkdir(parents=True, exist_ok=True)
-        asked.save.write_text(json.dumps(result, indent=1) + "\n")
-        np.savez_compressed(asked.save.with_suffix(".samples.npz"), **samples)  # type: ignore[arg-type]
+        keep(result, samples, asked.save)
         picture(rows, samples, asked.save.with_suffix(".png"))
     return 0
 

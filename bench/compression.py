@@ -22,13 +22,12 @@ from typing import Any, Final
 
 import lightgbm
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from adapters import provenance
-from bench.samples import percentiles
+from bench.samples import keep, percentiles
 from models import onnx_export
 from models.bootstrap import paired
 from models.compression import StudentConfig, distil, int8_dynamic, int8_static
@@ -122,10 +121,7 @@ def tower(context: Context, _: Any) -> Task:
 
 def latencies(task: Task, rounds: int) -> dict[int, dict[str, NDArray[np.float64]]]:
     """Milliseconds by number of rows and form; every round runs all forms once."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    sessions = {name: onnxruntime.InferenceSession(form, options, providers=["CPUExecutionProvider"])
-                for name, form in task.forms.items()}  # fmt: skip
+    sessions = {name: onnx_export.session(form) for name, form in task.forms.items()}
     out: dict[int, dict[str, NDArray[np.float64]]] = {}
     size = len(next(iter(task.inputs.values())))
     for rows in SHAPES[task.name]:
@@ -205,9 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = {"command": "python -m bench.compression", "seed": asked.seed, "lose": asked.lose, "models": found,
                   "rounds": asked.rounds, "hardware": provenance.hardware(), "commit": provenance.commit(),
                   "at": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
-        asked.save.parent.mkdir(parents=True, exist_ok=True)
-        asked.save.write_text(json.dumps(result, indent=1) + "\n")
-        np.savez_compressed(asked.save.with_suffix(".samples.npz"), **samples)  # type: ignore[arg-type]
+        keep(result, samples, asked.save)
     return 0
 
 

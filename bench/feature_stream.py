@@ -57,8 +57,7 @@ class Probe:
 
 def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     count, seconds = (4_000, 3) if asked.quick else (asked.events, asked.seconds)
-    plan_file = load_settings().features / "plan.json"
-    plan = FeaturePlan.load(asked.plan or plan_file)
+    plan = FeaturePlan.load(asked.plan or load_settings().features / "plan.json")
     stream = draw(Recipe(count, asked.seed, int(time.time() * 1000), plan.topics, HOUR))
     say = world.progress()
     samples: dict[str, Any] = {"catch_up": {}}
@@ -71,9 +70,9 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
             path = catch_up(stack, workers, say)
             samples["catch_up"][str(workers)] = path
             rates["stream_workers"][str(workers)] = round((count - path[0][1]) / (path[-1][0] - path[0][0]))
+            half = max(rates["stream_workers"].values()) / 2
             if workers == WORKERS[-1]:
-                half = max(rates["stream_workers"].values()) / 2
-                samples["freshness_ms"] = asyncio.run(freshness(stack, stream, half, seconds))
+                samples["freshness_ms"] = asyncio.run(freshness(stack, half, seconds))
     times = {stage: percentiles(np.array(found)) for stage, found in samples["freshness_ms"].items()}
     return {"events": count, "partitions": PARTITIONS, "features": sum(len(v.features) for v in plan.declared_views),
             "events_per_second": rates, "freshness_rate": round(half), "freshness_ms": times, "samples": samples}
@@ -98,7 +97,7 @@ def floor(stack: Servers, processes: int) -> float:
 
 def read_and_decode(bootstrap: str, places: Sequence[tuple[str, int]], records: int) -> float:
     """Seconds from the first record to the last, as the worker reads them, and nothing else done with them."""
-    consumer = connect_consumer(bootstrap, fetch_max_wait_ms=100, max_poll_records=5_000, auto_offset_reset="earliest")
+    consumer = connect_consumer(bootstrap, fetch_max_wait_ms=100, max_poll_records=5_000)
     assert consumer is not None
     consumer.assign([TopicPartition(*place) for place in places])
     began, read = 0.0, 0
@@ -134,9 +133,9 @@ def catch_up(stack: Servers, workers: int, say: Any) -> list[tuple[float, int]]:
     return [(round(at - out[0][0], 3), read) for at, read in [*out, (time.perf_counter(), read)]]
 
 
-async def freshness(stack: Servers, stream: Stream, rate: float, seconds: float) -> dict[str, list[float]]:
+async def freshness(stack: Servers, rate: float, seconds: float) -> dict[str, list[float]]:
     """Milliseconds until each probe could be read, by stage, while `rate` events a second are sent."""
-    load = asyncio.create_task(asyncio.to_thread(sustain, stack.bootstrap, stream, rate, seconds))
+    load = asyncio.create_task(asyncio.to_thread(sustain, stack.bootstrap, rate, seconds))
     await asyncio.sleep(min(2.0, seconds / 3))
     publisher = KafkaPublisher(stack.bootstrap, client_id="probe", linger_ms=0)
     rows = OnlineRows(stack.redis_url, stack.plan, partitions=PARTITIONS, timeout_ms=5_000)
@@ -147,7 +146,9 @@ async def freshness(stack: Servers, stream: Stream, rate: float, seconds: float)
         now = time.perf_counter()
         if now >= due and not load.done():
             probe = Probe(now, f"probe-{number}", f"probe-item-{number}")
-            publisher.publish("shop.clicks", probe.shopper, click(probe), timestamp_ms=int(time.time() * 1000))
+            at_ms = int(time.time() * 1000)
+            event = click(probe.shopper, probe.item, f"e-{probe.shopper}", at_ms)
+            publisher.publish("shop.clicks", probe.shopper, event, timestamp_ms=at_ms)
             waiting["shopper"][probe.shopper] = waiting["item"][probe.item] = probe
             number, due = number + 1, due + PROBE_S
         for stage, view in STAGES.items():
@@ -168,24 +169,25 @@ async def freshness(stack: Servers, stream: Stream, rate: float, seconds: float)
     return found
 
 
-def click(probe: Probe) -> bytes:
-    return msgspec.json.encode({"type": "product_clicked", "event_id": f"e-{probe.shopper}", "user_id": probe.shopper,
-                                "event_time": int(time.time() * 1000), "item_id": probe.item, "category": "probes",
-                                "price_cents": 100})
+def click(
+    shopper: str, item: str, event_id: str, at_ms: int, category: str = "probes", price_cents: int = 100
+) -> bytes:
+    return msgspec.json.encode({"type": "product_clicked", "event_id": event_id, "event_time": at_ms,
+                                "user_id": shopper, "item_id": item, "category": category,
+                                "price_cents": price_cents})
 
 
-def sustain(bootstrap: str, stream: Stream, rate: float, seconds: float) -> None:
-    """Send on, open loop, events as of now: the stream's, each under an id of its own."""
+def sustain(bootstrap: str, rate: float, seconds: float) -> None:
+    """Send clicks of now, open loop, of 5,000 shoppers on 3,000 items."""
     publisher = KafkaPublisher(bootstrap, client_id="load", linger_ms=5, max_buffer=200_000)
     began, sent, total = time.perf_counter(), 0, int(rate * seconds)
     while sent < total:
         due = min(total, int((time.perf_counter() - began) * rate) + 1)
         now = int(time.time() * 1000)
         for at in range(sent, due):
-            publisher.publish("shop.clicks", f"u{at % 5_000}", msgspec.json.encode(
-                {"type": "product_clicked", "event_id": f"live-{at}", "user_id": f"u{at % 5_000}", "event_time": now,
-                 "item_id": f"i{at * 7 % 3_000}", "category": f"c{at % 12}", "price_cents": 100 + at % 9_000}),
-                timestamp_ms=now)
+            shopper, item = f"u{at % 5_000}", f"i{at * 7 % 3_000}"
+            event = click(shopper, item, f"live-{at}", now, f"c{at % 12}", 100 + at % 9_000)
+            publisher.publish("shop.clicks", shopper, event, timestamp_ms=now)
         sent = due
         time.sleep(0.005)
     publisher.flush(60)

@@ -10,7 +10,6 @@ the P99 goal, doubles the load of the best step to see what an overload does, an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from rich.table import Table
 from adapters.provenance import commit, hardware
 from bench.floors import floors, recall
 from bench.funnel_world import Scale, World, build, fill
-from bench.samples import STAGES
+from bench.samples import STAGES, keep
 from bench.served import Served, Step, recommender, redis
 
 GOAL_MS: Final = 40.0
@@ -124,8 +123,6 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 def save(result: dict[str, Any], steps: Sequence[Step], path: Path) -> None:
     """The result, and the raw samples of every step beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
     columns: dict[str, Any] = {"stage_names": np.array(STAGES)}
     for step in steps:
         name = f"rate_{step.rate:.0f}"
@@ -134,7 +131,7 @@ def save(result: dict[str, Any], steps: Sequence[Step], path: Path) -> None:
             f"{name}_latency_ms": step.samples.latency_ms.astype(np.float32),
             f"{name}_stages_ms": step.samples.stages_ms,
         }  # fmt: skip
-    np.savez_compressed(path.with_suffix(".samples.npz"), **columns)
+    keep(result, columns, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,13 +77,19 @@ def summary(samples: Samples, *, rate: float, seconds: float, seed: int) -> dict
 
 def write(samples: Samples, figures: dict[str, Any], path: Path) -> None:
     """The summary to `path` (JSON), the raw samples beside it (compressed npz)."""
+    columns = {
+        "at_s": samples.at_s.astype(np.float32), "latency_ms": samples.latency_ms.astype(np.float32),
+        "status": samples.status, "stages_ms": samples.stages_ms, "stage_names": np.array(STAGES),
+        "degraded": np.array(["+".join(d) for d in samples.degraded]),
+    }  # fmt: skip
+    keep(figures, columns, path)
+
+
+def keep(figures: Mapping[str, Any], columns: Mapping[str, Any], path: Path) -> None:
+    """Figures to `path` (JSON), the raw samples by name beside them (compressed npz)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")
-    np.savez_compressed(
-        path.with_suffix(".samples.npz"), at_s=samples.at_s.astype(np.float32),
-        latency_ms=samples.latency_ms.astype(np.float32), status=samples.status, stages_ms=samples.stages_ms,
-        stage_names=np.array(STAGES), degraded=np.array(["+".join(d) for d in samples.degraded]),
-    )
+    np.savez_compressed(path.with_suffix(".samples.npz"), **columns)
 
 
 def picture(samples: Samples, path: Path, title: str) -> None:

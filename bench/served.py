@@ -66,6 +66,16 @@ class Step:
         return percentiles(self.samples.latency_ms[self.samples.status == 200]).get("p99", float("inf"))
 
 
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all that it started."""
+    return [process, *process.children(recursive=True)]
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of a process and all that it started, so far."""
+    return sum(sum(one.cpu_times()[:2]) for one in family(process))
+
+
 class Served:
     """A running recommender."""
 
@@ -74,11 +84,11 @@ class Served:
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes so far."""
-        return sum(sum(one.cpu_times()[:2]) for one in self._family())
+        return cpu_seconds(self._process)
 
     def memory_mib(self) -> float:
         """Memory of all its processes; what they share counts once (proportional set size)."""
-        return sum(one.memory_full_info().pss for one in self._family()) / 2**20
+        return sum(one.memory_full_info().pss for one in family(self._process)) / 2**20
 
     def step(self, rate: float, seconds: float, shoppers: list[str], seed: int) -> Step:
         """Open-loop load at `rate`, a realistic mix of shoppers."""
@@ -104,9 +114,6 @@ class Served:
         """Processes that answer."""
         limit = self.counters("minimart_admission_limit")
         return round(sum(limit.values()) / IN_FLIGHT)
-
-    def _family(self) -> list[psutil.Process]:
-        return [self._process, *self._process.children(recursive=True)]
 
 
 @contextmanager

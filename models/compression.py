@@ -7,9 +7,7 @@ dynamic measures activations in every run, static once on a sample.
 
 from __future__ import annotations
 
-import io
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from torch import Tensor, nn
 
-from models.onnx_export import OPSET
+from models import onnx_export
 from models.ranker import RankingRows
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -86,16 +84,7 @@ def distil(rows: RankingRows, scores: NDArray[np.floating[Any]], config: Student
             nn.functional.mse_loss(student(features[chosen]), target[chosen]).backward()
             optimiser.step()
             schedule.step()
-    return _exported(student.eval(), features[:2])
-
-
-def _exported(student: Student, sample: Tensor) -> bytes:
-    out = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # as in models/onnx_export.py
-        torch.onnx.export(student, (sample,), out, input_names=["features"], output_names=["score"],
-                          opset_version=OPSET, dynamo=False, dynamic_axes={"features": {0: "B"}, "score": {0: "B"}})
-    return out.getvalue()
+    return onnx_export.export(student, (features[:2],), ["features"], "score")
 
 
 def int8_dynamic(model: bytes) -> bytes:

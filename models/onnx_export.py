@@ -20,23 +20,24 @@ OPSET: Final = 17
 def user_encoder(model: TwoTower) -> bytes:
     """user_index int64 [B], recent_items int64 [B, recent] -> embedding float32 [B, dim]."""
     sample = (torch.zeros(2, dtype=torch.int64), torch.zeros((2, model.config.recent), dtype=torch.int64))
-    return _export(model.user_tower, sample, ["user_index", "recent_items"])
+    return export(model.user_tower, sample, ["user_index", "recent_items"], "embedding")
 
 
 def item_encoder(model: TwoTower) -> bytes:
     """item_index int64 [B], category_index int64 [B], log_price float32 [B] -> embedding float32 [B, dim]."""
     sample = (torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), torch.zeros(2))
-    return _export(model.item_tower, sample, ["item_index", "category_index", "log_price"])
+    return export(model.item_tower, sample, ["item_index", "category_index", "log_price"], "embedding")
 
 
-def _export(module: torch.nn.Module, sample: tuple[torch.Tensor, ...], names: list[str]) -> bytes:
+def export(module: torch.nn.Module, sample: tuple[torch.Tensor, ...], names: list[str], output: str) -> bytes:
+    """A network with inputs `names` and one output, all with the batch as their first dimension."""
     module.eval()
     out = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the tracing exporter gives the smaller, plainer graph
         torch.onnx.export(
-            module, sample, out, input_names=names, output_names=["embedding"], opset_version=OPSET, dynamo=False,
-            dynamic_axes={name: {0: "batch"} for name in [*names, "embedding"]},
+            module, sample, out, input_names=names, output_names=[output], opset_version=OPSET, dynamo=False,
+            dynamic_axes={name: {0: "batch"} for name in [*names, output]},
         )
     return out.getvalue()
 
@@ -60,13 +61,17 @@ def trees(booster: Any, n_features: int) -> bytes:
     return bytes(graph.SerializeToString())
 
 
+def session(model: bytes, *, threads: int = 1) -> onnxruntime.InferenceSession:
+    """The model on the CPU, nothing caught: for running it often, as timing does."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def run(model: bytes, inputs: dict[str, NDArray[Any]], *, threads: int = 1) -> NDArray[np.float32]:
     """The first output of an ONNX model for these inputs. Raises ValueError if it cannot give one."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(None, inputs)[0], dtype=np.float32)
+        return np.asarray(session(model, threads=threads).run(None, inputs)[0], dtype=np.float32)
     except (onnx.Fail, onnx.InvalidArgument, onnx.InvalidGraph, onnx.InvalidProtobuf, onnx.RuntimeException) as error:
         raise ValueError(f"the ONNX model cannot answer: {error}") from None
 

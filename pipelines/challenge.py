@@ -122,11 +122,7 @@ def _parity(name: str, bundle: Bundle, rows: NDArray[np.float32], scores: NDArra
 
 def _milliseconds(graph: bytes) -> float:
     """Median of one batch on one thread, after a warm-up."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
+    session = onnx_export.session(graph)
     rows = np.tile(_probe(), (4, 1))[:_LATENCY_ROWS]
     spent = []
     for _ in range(15):

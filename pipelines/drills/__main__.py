@@ -12,7 +12,6 @@ from rich.console import Console
 
 from adapters.errors import MinimartError
 from pipelines.drills import drift, incident, sabotage
-from pipelines.drills.scene import BYPASS
 from settings import Settings, load_settings
 
 
@@ -53,7 +52,7 @@ def needed(chosen: argparse.Namespace) -> dict[str, dict[str, str]]:
     else:
         pace = incident.pace_of(short=chosen.short)
         bypass = incident.deploys(incident.cases_of(chosen.case, short=chosen.short))
-    return {"controller": pace.knobs(bypass=bypass)} | ({"recommender": dict(BYPASS)} if bypass else {})
+    return pace.parts(bypass=bypass)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -56,8 +56,13 @@ class Pace:
     away_s: float = 10  # how long a part that is killed stays away
     most_s: float = 480
 
-    def knobs(self, *, bypass: bool = False) -> dict[str, str]:
-        """The controller's settings for this pace; with `bypass` also of a recommender that takes what failed."""
+    def parts(self, *, bypass: bool) -> dict[str, dict[str, str]]:
+        """The parts that a drill runs with settings of its own, in the order in which they start; with `bypass` also
+        the recommender, and both take models that failed the gate."""
+        return {"recommender": BYPASS, "controller": self.knobs() | BYPASS} if bypass else {"controller": self.knobs()}
+
+    def knobs(self) -> dict[str, str]:
+        """The controller's settings for this pace."""
         values = {
             "ROLLOUT_STEP_S": self.step_s, "ROLLOUT_SHADOW_S": self.shadow_s,
             "ROLLOUT_LEAST_REQUESTS": self.least_requests, "ROLLOUT_LEAST_SHADOW": self.least_shadow,
@@ -66,8 +71,7 @@ class Pace:
             "DRIFT_CONFIRMATIONS": self.confirmations,
         }  # fmt: skip
         knobs = {f"MINIMART_{name}": f"{value:g}" for name, value in values.items()}
-        knobs["MINIMART_DRIFT_WINDOW"] = f"{self.drift_window_s}s"
-        return knobs | BYPASS if bypass else knobs
+        return knobs | {"MINIMART_DRIFT_WINDOW": f"{self.drift_window_s}s"}
 
 
 SHORT: Final = Pace(
@@ -231,11 +235,10 @@ def scene(
         neighbours.wait_ready(part, 20)
     report = Report(folder_of(settings, name), title, console)
     with contextlib.ExitStack() as stack:
-        children: dict[str, StandIn | None] = {}
-        if bypass:
-            children["recommender"] = stack.enter_context(stand_in("recommender", neighbours, BYPASS, report))
-        knobs = pace.knobs(bypass=bypass)
-        children["controller"] = stack.enter_context(stand_in("controller", neighbours, knobs, report))
+        children: dict[str, StandIn | None] = {
+            part: stack.enter_context(stand_in(part, neighbours, environment, report))
+            for part, environment in pace.parts(bypass=bypass).items()
+        }
         seed = int(time.time())
         shoppers = OpenLoop(settings, truth, rate=pace.asks, seed=seed, clicks=clicks)
         breaker = Breaker(kill, settings, children, pace.away_s) if kill else None
