@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Final
 
 import structlog
@@ -87,7 +88,7 @@ def setup_logging(service: str, level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_named(service), *shared],
+            foreign_pre_chain=[_named(service), _brief, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
@@ -95,6 +96,16 @@ def setup_logging(service: str, level: str = "info") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def _brief(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What a library caught, in a line: the error, and the file and line that raised it."""
+    _, error, trace = event.pop("exc_info", None) or (None, None, None)
+    if isinstance(error, BaseException):
+        event["error"] = f"{type(error).__name__}: {error}"
+        if frames := traceback.extract_tb(trace):
+            event["at"] = f"{frames[-1].filename}:{frames[-1].lineno}"
+    return event
 
 
 def _named(service: str) -> structlog.typing.Processor:

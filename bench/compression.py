@@ -60,7 +60,7 @@ class Task:
 
 def ranker(context: Context, say: Any) -> Task:
     stage = context.stage("backtest")
-    learn, (rows, times) = rows_for(context, stage)[0], load_rows(stage)
+    learn, (rows, times) = rows_for(context.rows_of(stage))[0], load_rows(stage)
     early = times <= np.quantile(times, CALIBRATED)
     chosen, judged = rows.requests(early), rows.requests(~early)
     booster = load_booster(stage, "ranker")

@@ -20,7 +20,8 @@ def numbers() -> str:
     sections = (
         ("demo", demo), ("load", load), ("funnel_scale", funnel_scale), ("capacity", capacity),
         ("feature_serving", serving), ("feature_scale", scale), ("materialize", materialize),
-        ("feature_stream", stream), ("funnel", quality), ("amazon_grocery", quality),
+        ("feature_stream", stream), ("batching", batching), ("compression", compression), ("funnel", quality),
+        ("amazon_grocery", quality),
     )  # fmt: skip
     parts = []
     for name, render in sections:
@@ -163,6 +164,39 @@ def stream(result: Mapping[str, Any]) -> str:
     )
 
 
+def batching(result: Mapping[str, Any]) -> str:
+    """What Triton's dynamic batching is worth, by queue delay."""
+    rows = [
+        [one["setting"], f"{one['p99_at_rest_ms']:.1f}", f"{one['throughput_at_limit']:,.0f}",
+         f"{one['throughput_at_limit_times']}", f"{one['throughput']:,.0f}", f"{one['throughput_times']}"]
+        for one in result["settings"]
+    ]  # fmt: skip
+    limit, most = result["settings"][0]["p99_limit_ms"], result["most_ms"]
+    heads = ["queue delay", "P99 at rest, ms", f"requests/s, P99 <= {limit:g} ms", "times", f"P99 <= {most:g} ms"]
+    return (
+        f"**Triton's dynamic batching**, one shopper a request of `{result['model']}`, open loop over HTTP, the client "
+        f"on the same machine (`{result['command']}`):\n\n{table([*heads, 'times'], rows)}\n\n{source(result)}"
+    )
+
+
+def compression(result: Mapping[str, Any]) -> str:
+    """Quality, latency and size of compressed models; what the rule takes is bold."""
+    parts = []
+    for one in result["models"]:
+        shapes = list(one["rule"])
+        rows = [
+            [row["form"], f"{row['bytes'] / 1024:,.0f}", f"{row['quality']:.4f}", _difference(row["difference"]),
+             *(_bold(f"{row['latency_ms'][n]['p50']:.3f}", one["rule"][n] == row["form"]) for n in shapes)]
+            for row in one["rows"]
+        ]  # fmt: skip
+        head = [one["model"], "KiB", one["metric"], "difference", *(f"ms, {n} rows" for n in shapes)]
+        parts.append(table(head, rows))
+    return (
+        f"**Compressed models**, one thread, medians; bold is what the rule takes: the quickest form that surely lost "
+        f"less than {result['lose']:.0%} (`{result['command']}`):\n\n" + "\n\n".join([*parts, source(result)])
+    )
+
+
 def quality(result: Mapping[str, Any]) -> str:
     """Ranking quality by model, with bootstrap intervals."""
     metrics = list(result["rows"][0]["metrics"])
@@ -197,3 +231,11 @@ def _times(times: Mapping[str, float]) -> list[str]:
 
 def _interval(value: Mapping[str, float]) -> str:
     return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+
+
+def _difference(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+
+
+def _bold(text: str, taken: bool) -> str:
+    return f"**{text}**" if taken else text

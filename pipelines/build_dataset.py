@@ -41,15 +41,18 @@ def run(context: Context, stage: Stage) -> None:
                 f"labels {report['labels']}, {report['seconds']} s")  # fmt: skip
 
 
-def build(context: Context, stage: Stage, since_ms: int, until_ms: int) -> tuple[RankingRows, Ints]:
+def build(
+    context: Context, stage: Stage, since_ms: int, until_ms: int, share: float = 1.0
+) -> tuple[RankingRows, Ints]:
     """Rows of [since, until) made with `stage`'s models, and the time of each request.
 
-    Raises BadInput where nobody touched anything.
+    `share` of the usual moments and requests are taken, where the window is a part of a whole. Raises BadInput where
+    nobody touched anything.
     """
     history, seed = context.history, context.settings.seed
-    moments = grid(history, since_ms, until_ms)
+    moments = grid(history, since_ms, until_ms, share)
     feeds = load_feeds(context.settings.lake, history, since_ms, until_ms)
-    asked = _sample(requests_in(history, feeds, moments, until_ms), seed)
+    asked = _sample(requests_in(history, feeds, moments, until_ms), seed, round(share * MOST_REQUESTS))
     return _rows(Retrieval(context, stage, asked), feeds, until_ms, seed)
 
 
@@ -71,9 +74,9 @@ def load_rows(stage: Stage) -> tuple[RankingRows, Ints]:
         return RankingRows(saved["features"], saved["labels"], saved["groups"], positions), saved["time_ms"]
 
 
-def _sample(requests: Requests, seed: int) -> Requests:
+def _sample(requests: Requests, seed: int, most: int) -> Requests:
     total = len(requests.user)
-    chosen = np.random.default_rng(seed).permutation(total)[:MOST_REQUESTS]
+    chosen = np.random.default_rng(seed).permutation(total)[:most]
     return requests.take(np.sort(chosen))
 
 

@@ -54,9 +54,9 @@ class Candidates:
     retrieval: Columns
 
 
-def grid(history: History, since_ms: int, until_ms: int) -> Ints:
-    """Moments at which requests are placed: at most GRID, fewer for a large catalogue."""
-    count = int(np.clip(_MOST_ITEM_ROWS // max(len(history.items), 1), 4, GRID))
+def grid(history: History, since_ms: int, until_ms: int, share: float = 1.0) -> Ints:
+    """Moments at which requests are placed: at most GRID, fewer for a large catalogue; `share` of them."""
+    count = round(share * int(np.clip(_MOST_ITEM_ROWS // max(len(history.items), 1), 4, GRID)))
     return np.linspace(since_ms, until_ms, count, endpoint=False).astype(np.int64)
 
 

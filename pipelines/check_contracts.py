@@ -24,9 +24,9 @@ from feature_repo.contracts.contract import Contract
 from feature_repo.contracts.files import contracts
 from feature_repo.contracts.findings import Level
 from feature_repo.events import LAKE_TOPICS
-from pipelines.check_drift import seconds
 from pipelines.contract_checks import Checked, Lake, check
 from pipelines.contract_report import gauges, quarantine, report, show
+from pipelines.durations import seconds
 from pipelines.history_lake import read_meta
 from settings import Settings, load_settings
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,10 +33,10 @@ from models.performance_estimate import TruedUp, estimate, realised, true_up
 from pipelines import drift_baselines as baselines
 from pipelines.drift_report import MODEL, gauges, report, show, span
 from pipelines.drift_traffic import SAMPLE, Versions, read, served
+from pipelines.durations import seconds
 from pipelines.file_drift import Papers, file, file_later
 from settings import Settings, load_settings
 
-UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 EXIT: Final = {Level.INSUFFICIENT_DATA: 0, Level.HEALTHY: 0, Level.WARN: 1, Level.DRIFT: 2}
 UNANSWERED: Final = 3
 KEPT: Final = 500
@@ -182,14 +181,6 @@ def send(document: Mapping[str, Any], settings: Settings) -> None:
         publisher.flush(10.0)
     finally:
         publisher.close()
-
-
-def seconds(text: str) -> int:
-    """`90s`, `10m`, `1h`, `7d` as seconds. Raises argparse.ArgumentTypeError."""
-    match = re.fullmatch(r"(\d+)(s|m|min|h|d)", text.strip())
-    if match is None or int(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: write a length like 90s, 10m, 1h or 7d")
-    return int(match[1]) * UNITS[match[2]]
 
 
 def parse(arguments: Sequence[str] | None, settings: Settings) -> tuple[argparse.Namespace, Ask]:

@@ -1,13 +1,18 @@
 """The newest moment: a history that goes to now, and the window of live traffic that nobody has learned from yet.
 
 The champion's own stage (its weights, its vocabularies) is where a challenger goes on from. Its window starts with the
-first event after the champion's data ended; the last quarter of its requests is kept to judge by.
+first event after the champion's data ended and is cut in three by time: the newest part judges, the one before it, in
+which as much happened, gives the click rates that are promised, the rest and that one are learned from. What judges is
+no longer than a window of the drift checks: a drift that several windows have seen is then older than what judges, and
+can be learned. Each part is a window of its own, whose requests know no outcome after its end: else the oldest would be
+followed by the most clicks, some of them in the part that judges, and no rate of one part would hold in the next.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +23,18 @@ from adapters.errors import BadInput, Misconfigured
 from adapters.pointers import read_current
 from models.popularity import DAY_MS
 from pipelines.build_dataset import build, save_rows
+from pipelines.durations import seconds
+from pipelines.history import Ints
 from pipelines.stages import Context, Stage, StageName
 from settings import Settings
 
 MOST_WINDOW_MS: Final = DAY_MS
 LEAST_REQUESTS: Final = 100
 """Requests with an outcome that a challenger is trained and judged by, at least."""
-HELD_OUT: Final = 0.25
+SHARES: Final = (0.5, 0.25, 0.25)
+"""Of the moments and requests that are taken, by part."""
+LEAST_JUDGED: Final = 1000
+"""Interactions to judge by, where so many are a quarter of all at most; a quarter is the most in any case."""
 NEWEST_EXAMPLES: Final = 25_000
 """Clicks that the two-tower model goes over once more."""
 
@@ -50,7 +60,7 @@ class Newest(Context):
         return self.champion if stage.name == "production" else super().before(stage)
 
     def rows_of(self, stage: Stage) -> list[Stage]:
-        return [super().stage("backtest"), self.stage("production")]
+        return [super().stage("backtest"), earlier(self), self.stage("production")]
 
     @cached_property
     def champion(self) -> Stage:
@@ -99,24 +109,46 @@ def check_vocabulary(context: Newest) -> None:
 
 
 def newest_rows(context: Newest) -> None:
-    """Write the newest window's rows: `dataset/` to learn from, `judge/dataset/` to judge by. Kept for the next call.
+    """Write the rows of the newest window's parts as `dataset/` of their stages. Kept for the next call.
 
     Raises BadInput where too few requests had an outcome.
     """
-    learn, judge = context.stage("production"), judged(context)
-    if judge.path("dataset/rows.npz").exists():
+    stages = (earlier(context), context.stage("production"), judged(context))
+    if stages[-1].path("dataset/rows.npz").exists():
         return
-    rows, times = build(context, context.champion, context.since_ms, context.now_ms + 1)
+    most_ms = 1000 * seconds(context.settings.drift_window)
+    ends = cuts(context.history.time_ms, context.since_ms, context.now_ms, most_ms)
+    parts = [
+        build(context, context.champion, begin, end, share)
+        for (begin, end), share in zip(pairwise(ends), SHARES, strict=True)
+    ]
     for joined in context.champion.path("joined").parent.glob("joined/items-*.npz"):
         joined.unlink()
-    if len(times) < LEAST_REQUESTS:
-        raise BadInput(f"{len(times)} requests with an outcome since the champion was trained, {LEAST_REQUESTS} needed")
-    later = times >= np.quantile(times, 1 - HELD_OUT)
-    if later.all():  # all requests lie in one moment: every fourth is kept
-        later = np.arange(len(times)) % 4 == 0
-    for stage, keep in ((learn, ~later), (judge, later)):
-        save_rows(stage, rows.requests(keep), times[keep])
-    context.say(f"newest window: {len(times):,} requests with an outcome, {int(later.sum()):,} of them to judge by")
+    if (total := sum(len(times) for _, times in parts)) < LEAST_REQUESTS:
+        raise BadInput(f"{total} requests with an outcome since the champion was trained, {LEAST_REQUESTS} needed")
+    for stage, (rows, times) in zip(stages, parts, strict=True):
+        save_rows(stage, rows, times)
+    context.say(f"newest window: {total:,} requests with an outcome, {len(parts[-1][1]):,} of them to judge by")
+
+
+def cuts(time_ms: Ints, since_ms: int, now_ms: int, most_ms: int) -> list[int]:
+    """Begin of each part of [since, now] and the end of the last, which is the newest `most_ms` where that is enough.
+
+    Raises BadInput where it all happened at so few moments that a part would be empty.
+    """
+    inside = np.sort(time_ms[(time_ms >= since_ms) & (time_ms <= now_ms)])
+    newest = int((inside > now_ms - most_ms).sum())
+    judged = min(max(newest, LEAST_JUDGED), len(inside) // 4)
+    ends = [since_ms, *(int(inside[len(inside) - n * judged - 1]) + 1 for n in (2, 1)), now_ms + 1]
+    if any(begin >= end for begin, end in pairwise(ends)):
+        raise BadInput(f"what happened since the champion was trained lies in {now_ms - since_ms + 1} ms: "
+                       "too few moments to learn from some and judge by others")  # fmt: skip
+    return ends
+
+
+def earlier(context: Newest) -> Stage:
+    """A stage that holds the older rows to learn from; the newer ones are the production stage's."""
+    return Stage("backtest", context.now_ms + 1, DAY_MS, context.folder / "earlier")
 
 
 def judged(context: Newest) -> Stage:

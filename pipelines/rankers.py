@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightgbm
@@ -34,7 +35,7 @@ def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None
     In production the ranker also gets `baseline.json`: what it saw and said, and the calibration that it promises.
     """
     started, threads = time.monotonic(), context.settings.threads
-    rows, times = rows_for(context, stage)
+    rows, times = rows_for(context.rows_of(stage))
     history: list[dict[str, float]] = []
     if stage.name == "backtest":
         recent = times >= np.quantile(times, 1 - HELD_OUT)
@@ -51,7 +52,7 @@ def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None
     stage.path(f"{name}/report.json").write_text(json.dumps(report, indent=2))
     if stage.name == "production" and name == "ranker":
         baseline = _baseline(stage, load_booster(stage, name), rows, times)
-        promised = _promised(context, stage, name, config, trees, rows, times)
+        promised = _promised(context, stage, name, config, trees)
         baseline |= {} if promised is None else {"click_model": promised.as_dict()}
         stage.path(f"{name}/baseline.json").write_text(json.dumps(baseline))
     context.say(f"{name} ({stage.name}): {trees} trees on {report['rows']:,} rows, "
@@ -69,30 +70,27 @@ def _baseline(stage: Stage, booster: Any, rows: RankingRows, times: np.ndarray) 
     )
 
 
-def _promised(
-    context: Context, stage: Stage, name: str, config: RankerConfig, trees: int, rows: RankingRows, times: np.ndarray
-) -> ClickModel | None:
+def _promised(context: Context, stage: Stage, name: str, config: RankerConfig, trees: int) -> ClickModel | None:
     """P(click) by score, from scores of requests that their model did not learn from; None where too few were clicked.
 
-    A model is too sure of the rows it learned. The newest requests are scored by one that ended before them: by the
+    A model is too sure of the rows it learned. The newest window is scored by one that ended before it: by the
     backtest's where it did, else by one that is fitted for this alone.
     """
-    newest = context.rows_of(stage)[-1]
+    *before, newest = context.rows_of(stage)
     if newest.folder == context.stage("backtest").folder:
-        held, booster = load_rows(newest)[0], load_booster(newest, name)
+        booster = load_booster(newest, name)
     else:
-        recent = times >= np.quantile(load_rows(newest)[1], 1 - HELD_OUT)
-        held = rows.requests(recent)
-        booster = refit_on_all(rows.requests(~recent), trees, config, FEATURES, threads=context.settings.threads)
+        booster = refit_on_all(rows_for(before)[0], trees, config, FEATURES, threads=context.settings.threads)
+    held = load_rows(newest)[0]
     scores = booster.predict(held.features)
     keep = shown_rows(scores, held.groups)
     clicked = held.labels[keep] >= 1
     return ClickModel.fit(scores[keep], clicked) if clicked.any() and not clicked.all() else None
 
 
-def rows_for(context: Context, stage: Stage) -> tuple[RankingRows, np.ndarray]:
-    """Every window's rows that ended before `stage` was cut, oldest first."""
-    parts = [load_rows(one) for one in context.rows_of(stage)]
+def rows_for(stages: Sequence[Stage]) -> tuple[RankingRows, np.ndarray]:
+    """The rows of these stages' windows as one, and the time of each request."""
+    parts = [load_rows(one) for one in stages]
     places = [r.positions if r.positions is not None else np.zeros(len(r.labels), np.int64) for r, _ in parts]
     place = np.concatenate(places)
     rows = RankingRows(

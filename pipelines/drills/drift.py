@@ -41,7 +41,7 @@ def drill(
     settings: Settings, console: Console, *, scenario: str, share: float | None, short: bool, kill: str, kill_in: str
 ) -> bool:
     """Run it; whether it passed."""
-    share = SHARES[scenario] if share is None else share
+    share = (1.0 if short else SHARES[scenario]) if share is None else share  # short windows see only what is large
     title = f"drift drill: {scenario} {share:g}" + (f", {kill} killed in {kill_in}" if kill else "")
     with scene(settings, "drift", title, pace_of(short=short), console, kill=kill) as stage:
         moments = run(stage, {scenario: share}, kill_in)

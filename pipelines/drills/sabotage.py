@@ -64,19 +64,20 @@ class Outcome:
 
 
 def pace_of(*, short: bool) -> Pace:
-    return replace(PACE, shadow_s=SHORT.shadow_s) if short else PACE
+    return replace(PACE, shadow_s=SHORT.shadow_s, asks=12, healthy_s=10) if short else PACE
 
 
 def drill(settings: Settings, console: Console, *, short: bool, kill: str) -> bool:
     """Run it; whether it passed."""
     title = "sabotage drill: " + ("three" if short else "six") + " bad challengers"
     with scene(settings, "sabotage", title, pace_of(short=short), console, bypass=True, kill=kill) as stage:
-        run(stage, [bad for bad in SIX if not short or bad.kind in SHORT_KINDS])
+        kinds = [bad for bad in SIX if not short or bad.kind in SHORT_KINDS]
+        run(stage, kinds, [bad for bad in kinds if not short or bad.harms])
         return stage.report.end()
 
 
-def run(stage: Scene, kinds: Sequence[Bad]) -> list[Outcome]:
-    """Every bad challenger through the front door, then the harmful ones around the gate."""
+def run(stage: Scene, kinds: Sequence[Bad], around: Sequence[Bad]) -> list[Outcome]:
+    """Bad challengers through the front door, then some of them around the gate."""
     report, begun = stage.report, now_ms()
     champion = stage.champion()
     bundle = load_bundle(stage.settings.published / "ranker" / champion["ranker"])
@@ -86,7 +87,7 @@ def run(stage: Scene, kinds: Sequence[Bad]) -> list[Outcome]:
     for number, bad in enumerate(kinds):
         outcomes.append(send(stage, bad, bundle, f"bad-{number}-{now_ms() % 10**6}", bypass=False))
         judge_gated(stage, outcomes[-1])
-    for number, bad in enumerate(kinds):
+    for number, bad in enumerate(around):
         outcomes.append(send(stage, bad, bundle, f"around-{number}-{now_ms() % 10**6}", bypass=True))
         judge_bypassed(stage, outcomes[-1])
     _conclude(stage, outcomes, champion, begun)

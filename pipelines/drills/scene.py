@@ -76,7 +76,7 @@ class Pace:
 
 SHORT: Final = Pace(
     step_s=5, shadow_s=4, least_requests=12, least_shadow=12, drift_every_s=5, drift_settle_s=6,
-    drift_window_s=15, confirmations=1, healthy_s=40, after_s=20, asks=15, feeds=3, searches=30, away_s=5, most_s=420,
+    drift_window_s=15, confirmations=1, healthy_s=30, after_s=15, asks=15, feeds=3, searches=30, away_s=5, most_s=420,
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from adapters.errors import BadInput
 from adapters.event_lake import scan, write_import
 from feature_repo.events import OrderPlaced, ProductAddedToCart, ProductClicked, ProductsShown
 from feature_repo.plan import FeaturePlan
 from pipelines import build_cooccurrence, build_index, train_two_tower
 from pipelines.apply_features import compile_plan
+from pipelines.build_dataset import load_rows
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.history import CART, load_feeds, load_history
+from pipelines.newest import Newest, cuts, judged, newest_rows
 from pipelines.point_in_time import recent_items_at
 from pipelines.seed_history import seed
 from pipelines.stages import Context, Stage
@@ -94,6 +98,49 @@ def test_shuffling_the_future_changes_no_row(original: Context, tmp_path: Path) 
     for file in ("two_tower/embeddings.npy", "cooccurrence/neighbours.npz", "popularity/popularity.npz"):
         assert stage.path(file).read_bytes() == stage_of_other.path(file).read_bytes(), file
     assert rows_before(original, stage, moment) == rows_before(other, stage_of_other, moment)
+
+
+def newest_of(context: Context, stage: Stage, folder: Path) -> Newest:
+    """All that happened after `stage`, as a retraining sees it."""
+    newest = Newest(context.settings, lambda text: None, context.history.as_of_ms, folder)
+    newest.__dict__["champion"] = stage  # what would be read from the published pointer
+    newest_rows(newest)
+    return newest
+
+
+def test_what_a_challenger_learns_from_knows_nothing_of_what_judges_it(original: Context, tmp_path: Path) -> None:
+    stage = models_of(original)
+    newest = newest_of(original, stage, tmp_path / "retrain")
+    *_, older, newer = newest.rows_of(newest.stage("production"))
+    parts = [load_rows(part) for part in (older, newer, judged(newest))]
+    for (_, before), (_, after) in pairwise(parts):
+        assert before.max() < after.min()
+    begin = int(parts[-1][1].min())
+    other = shuffle_after(original, begin, tmp_path / "other")
+    again = newest_of(other, models_of(other), tmp_path / "again")
+    learned = (one.rows_of(one.stage("production"))[1:] for one in (newest, again))
+    for part, redone in zip(*learned, strict=True):
+        rows, same = load_rows(part)[0], load_rows(redone)[0]
+        assert rows.labels.tobytes() == same.labels.tobytes()
+        assert rows.features.tobytes() == same.features.tobytes()
+    assert load_rows(judged(again))[0].labels.tobytes() != parts[-1][0].labels.tobytes()
+
+
+def test_outcomes_are_as_many_in_every_part_of_the_newest_window(original: Context, tmp_path: Path) -> None:
+    newest = newest_of(original, models_of(original), tmp_path / "retrain")
+    newer, judge = (load_rows(part)[0] for part in (newest.stage("production"), judged(newest)))
+    rate, later = (float((rows.labels >= 1).sum()) / len(rows.groups) for rows in (newer, judge))
+    assert rate == pytest.approx(later, rel=0.25), "what promises and what judges have had the same time for outcomes"
+
+
+def test_the_newest_window_is_cut_by_what_happened_and_by_the_drift_windows() -> None:
+    times = np.arange(0, 80_000, 10)  # 8,000 interactions
+    assert cuts(times, 0, 80_000, 50_000) == [0, 39_991, 59_991, 80_001], "a quarter at most"
+    assert cuts(times, 0, 80_000, 15_000) == [0, 50_011, 65_001, 80_001], "a window of the drift checks at most"
+    assert cuts(times, 0, 80_000, 1_000) == [0, 59_991, 69_991, 80_001], "but enough to judge by"
+    assert cuts(np.r_[times[:100], 5_000], 0, 6_000, 15_000) == [0, 501, 751, 6_001]
+    with pytest.raises(BadInput, match="too few moments"):
+        cuts(np.full(9, 70), 70, 70, 15_000)
 
 
 def test_an_earlier_vocabulary_is_a_prefix(original: Context) -> None:

@@ -201,6 +201,16 @@ def test_a_drill_sets_the_pace_of_controller_and_recommender_and_puts_it_back(tm
     assert sum(" up " in line for line in asked[:drill]) == 2, "first the pace, then the drill"
 
 
+def test_a_part_that_does_not_come_back_keeps_no_other_from_its_settings(tmp_path: Path) -> None:
+    broken = DRILLING.replace("esac", '*" up "*controller) [ -n "$MINIMART_ROLLOUT_STEP_S" ] || exit 9 ;;\nesac')
+    done = verb(tmp_path, "python", "-m", "pipelines.drills", "drift", docker=broken.replace("FOLDER", str(tmp_path)))
+    assert done.returncode not in (0, 3)
+    assert "controller did not come back" in done.stderr
+    last = (tmp_path / "asked").read_text().splitlines()[-1]
+    assert last.startswith("step=own")
+    assert last.endswith(" recommender")
+
+
 def test_other_programs_change_no_container(tmp_path: Path) -> None:
     done = verb(tmp_path, "python", "-m", "pipelines.walk", docker=DRILLING.replace("FOLDER", str(tmp_path)))
     assert done.returncode == 3, done.stderr

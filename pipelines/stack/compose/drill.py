@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from adapters.errors import Unavailable
@@ -35,9 +36,14 @@ def run(service: str, arguments: Sequence[str], program: Callable[[Sequence[str]
             renew(part, settings)
         return program(arguments)
     finally:
-        for part in needed:
-            print(f"{part}: made anew, with its own settings", file=sys.stderr)
-            renew(part, {})
+        with ExitStack() as ending:  # whatever becomes of one part, the others get their settings back
+            for part in reversed(needed):
+                ending.callback(_restore, part)
+
+
+def _restore(part: str) -> None:
+    print(f"{part}: made anew, with its own settings", file=sys.stderr)
+    renew(part, {})
 
 
 def renew(part: str, settings: Mapping[str, str]) -> None:
