@@ -12,8 +12,8 @@ from collections.abc import Callable
 class Breaker:
     """Closed (calls pass), open (none pass), half open (one call tries; its outcome closes or opens again).
 
-    Opens after `threshold` failures in a row: for an eighth of `rest_s` seconds at first, twice as long after each trial
-    that fails, `rest_s` at most. A hiccup, which fails all calls under way at once, is soon over; what is dead is left
+    Opens after `threshold` failures in a row: for an eighth of `rest_s` seconds at first, then twice as long after each
+    trial that fails, `rest_s` at most. A hiccup, which fails all calls under way at once, is soon over; what is dead is left
     alone. Not for several threads.
     """
 

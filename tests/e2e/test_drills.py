@@ -16,7 +16,7 @@ from tests.e2e.platform import Platform
 
 long = pytest.mark.skipif(
     not (os.environ.get("CI") or os.environ.get("MINIMART_E2E_DRILLS")),
-    reason="takes minutes of two quiet cores: CI runs it; MINIMART_E2E_DRILLS=1 does here, make drill-... SHORT=1 by hand",
+    reason="takes minutes of two quiet cores: CI runs it; here MINIMART_E2E_DRILLS=1, or make drill-... SHORT=1",
 )
 
 
