@@ -13,8 +13,8 @@ class Breaker:
     """Closed (calls pass), open (none pass), half open (one call tries; its outcome closes or opens again).
 
     Opens after `threshold` failures in a row: for an eighth of `rest_s` seconds at first, then twice as long after each
-    trial that fails, `rest_s` at most. A hiccup, which fails all calls under way at once, is soon over; what is dead is left
-    alone. Not for several threads.
+    trial that fails, `rest_s` at most. A hiccup, which fails all calls under way at once, is soon over; what is dead is
+    left alone. Not for several threads.
     """
 
     def __init__(
