@@ -172,7 +172,8 @@ def _accepted(client: httpx.Client, url: str, event: dict[str, Any]) -> bool:
 def check_conservation(mine: Traffic, wait_s: float = 120) -> dict[str, Any]:
     """Every accepted click is in Kafka, features, lake and analytical store once; all topics add up."""
     done = subprocess.run(
-        ["make", "--no-print-directory", "reconcile", "STACK=compose", f"ARGS=--shoppers {mine.prefix} --wait {wait_s:g} --json"],
+        ["make", "--no-print-directory", "reconcile", "STACK=compose",
+         f"ARGS=--shoppers {mine.prefix} --wait {wait_s:g} --json"],
         cwd=ROOT, capture_output=True, text=True, timeout=wait_s + 120, check=False,
     )  # fmt: skip
     assert done.stdout.startswith("{"), done.stdout + done.stderr

@@ -15,8 +15,8 @@ SAID = {"redis": "redis_down", "triton": "triton_down", "kafka": "kafka_down"}
 ANSWERS_COME_FROM = ("recommender", "balancer")  # without replicas they are away until they are back
 STAY = (
     "kafka", "redis", "triton", "postgres", "object-store", "mlflow", "clickhouse", "collector", "event_log",
-    "stream_features", "feature_server", "recommender", "balancer", "shop", "simulator", "analytics", "controller", "console", "monitor",
-    "prometheus", "alertmanager", "grafana",
+    "stream_features", "feature_server", "recommender", "balancer", "shop", "simulator", "analytics", "controller",
+    "console", "monitor", "prometheus", "alertmanager", "grafana",
 )  # fmt: skip
 
 
