@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
@@ -13,7 +14,10 @@ import httpx
 import pytest
 import uvicorn
 from playwright import sync_api
+from rich.console import Console
 
+from pipelines.drills import drift
+from pipelines.drills.scene import scene
 from services.console.main import build
 from settings import Settings
 from tests.e2e.platform import Platform
@@ -183,3 +187,34 @@ def test_on_a_real_platform_drift_is_started_and_an_answer_explained(platform: P
     assert "different" not in said
     fits(page)
     page.screenshot(path=str(platform.screenshots / f"console-why-{(page.viewport_size or {})['width']}.png"))
+
+
+@pytest.mark.skipif(not os.environ.get("MINIMART_E2E_DRILLS"), reason="takes five minutes: MINIMART_E2E_DRILLS=1")
+@pytest.mark.timeout(1200)
+def test_drift_started_in_the_console_is_watched_until_it_heals(
+    platform: Platform, browser: sync_api.Browser
+) -> None:
+    """Nobody but the tester starts it, and both pages follow by themselves."""
+    pace = drift.pace_of(short=True)
+    with scene(platform.settings, "console", "drift started in the console", pace, Console(quiet=True)) as stage:
+        pages = {width: browser.new_page(viewport={"width": size[0], "height": size[1]})
+                 for width, size in WIDTHS.items()}  # fmt: skip
+        for page in pages.values():
+            page.goto(platform.settings.url("console"))
+            page.locator(".node.up", has_text="recommender").wait_for()
+        stage.insist("hold", "what is healthy is learned first", model="recommender")
+        until = time.monotonic() + pace.healthy_s
+        while time.monotonic() < until:
+            stage.follow()
+        drift.mark_healthy(stage)
+        began_ms = int(time.time() * 1000)
+        button = pages["desktop"].locator("#scenario").get_by_role("button", name="Tastes change")
+        assert "Done" in order(pages["desktop"], button)
+        for state, within_s in (("retraining", drift.DETECT_S), ("shadow", 180), ("canary_25", 90), ("promoted", 90)):
+            assert stage.follow_until(state, within_s=within_s, since_ms=began_ms), f"{state}: never"
+            for width, page in pages.items():
+                says(page, "#rollout", state.replace("_", " "))
+                fits(page)
+                page.screenshot(path=str(platform.screenshots / f"heals-{width}-{state}.png"), full_page=True)
+        for page in pages.values():
+            page.close()
