@@ -16,6 +16,7 @@ import uvicorn
 from playwright import sync_api
 from rich.console import Console
 
+from models.marketplace.config import Scenario
 from pipelines.drills import drift
 from pipelines.drills.scene import scene
 from services.console.main import build
@@ -210,6 +211,8 @@ def test_drift_started_in_the_console_is_watched_until_it_heals(
         began_ms = int(time.time() * 1000)
         button = pages["desktop"].locator("#scenario").get_by_role("button", name="Tastes change")
         assert "Done" in order(pages["desktop"], button)
+        told = platform.http.get(f"{platform.settings.url('simulator')}/v1/scenario").json()["scenario"]
+        stage.shoppers.scenario = Scenario(**told)  # the drill's own shoppers are shoppers like the simulator's
         for state, within_s in (("retraining", drift.DETECT_S), ("shadow", 180), ("canary_25", 90), ("promoted", 90)):
             assert stage.follow_until(state, within_s=within_s, since_ms=began_ms), f"{state}: never"
             for width, page in pages.items():
