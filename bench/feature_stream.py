@@ -56,13 +56,13 @@ class Probe:
 
 
 def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
-    count, seconds, counts = (4_000, 3, WORKERS[-1:]) if asked.quick else (asked.events, asked.seconds, WORKERS)
+    count, seconds = (4_000, 3) if asked.quick else (asked.events, asked.seconds)
     plan = FeaturePlan.load(asked.plan or load_settings().features / "plan.json")
     stream = draw(Recipe(count, asked.seed, int(time.time() * 1000), plan.topics, HOUR))
     say = world.progress()
     samples: dict[str, Any] = {"catch_up": {}}
     rates: dict[str, dict[str, int]] = {"consume_and_decode": {}, "stream_workers": {}}
-    for workers in counts:
+    for workers in WORKERS:
         with servers(folder / str(workers), plan, sys.executable) as stack:
             send(stack, stream)
             rates["consume_and_decode"][str(workers)] = round(count / floor(stack, workers))
