@@ -31,6 +31,8 @@ PACE: Final = Pace(step_s=90, shadow_s=6, least_requests=40, drift_every_s=3600,
 MOST_EXPOSED: Final = 0.05
 MOST_EXPOSED_S: Final = 60.0
 GONE_S: Final = 5.0
+LEAST_SHARED: Final = 30
+"""Of fewer answers, which begin and end with one of the bad model's, a share says nothing; the whole drill's does."""
 HARMLESS_S: Final = 15.0  # of canary for one that nobody can notice, before the drill takes it back
 SHORT_KINDS: Final = ("NaN scores", "wrong schema", "slow")
 
@@ -153,7 +155,8 @@ def judge_bypassed(stage: Scene, outcome: Outcome) -> None:
     exposed = f"{answers} ({outcome.share:.1%}) in {outcome.exposed_s:.0f} s"
     exposed += f", the last {outcome.late_s:.1f} s after the decision"
     saw = f"stopped at {outcome.stopped_at}: {outcome.reason[:110]}; {exposed}"
-    within = outcome.most_canary <= 100 * MOST_EXPOSED and outcome.share <= allowed(outcome.meanwhile)
+    fair = len(outcome.meanwhile) < LEAST_SHARED or outcome.share <= allowed(outcome.meanwhile)
+    within = outcome.most_canary <= 100 * MOST_EXPOSED and fair
     stopped = outcome.stopped_at != "not stopped" or not bad.harms
     quick = outcome.exposed_s <= MOST_EXPOSED_S + GONE_S and outcome.late_s <= GONE_S
     name = "rolled back in time" if bad.harms else "taken back before more than the first step"
