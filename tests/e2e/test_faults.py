@@ -3,12 +3,14 @@ without a restart of ours, and no accepted event is lost."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from adapters.errors import Unavailable
 from adapters.http_guard import uuid7
 from adapters.kafka import read_topic
 from feature_repo import events
@@ -91,7 +93,9 @@ def test_no_accepted_event_is_lost_when_kafka_is_away(platform: Platform) -> Non
         platform.send(click(i))
 
     def all_counted() -> bool:
-        return bool(windows(platform, shopper)["user_clicks_count_1h"] == CLICKS)
+        with contextlib.suppress(Unavailable):  # Kafka's start takes both cores: a read may be late
+            return bool(windows(platform, shopper)["user_clicks_count_1h"] == CLICKS)
+        return False
 
     wait_for("all clicks in the features", all_counted, RECOVERED_S + 15, 0.5)
     stored = [
