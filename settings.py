@@ -182,6 +182,15 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(weak)}: empty or a default; production needs passwords of your own")
         return self
 
+    def given(self) -> dict[str, str]:
+        """What is not left at its default, as environment variables for a child that is to have the same settings.
+
+        Without passwords: the child reads them where we did.
+        """
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set) if fields[name].repr}
+        return {f"MINIMART_{name.upper()}": str(value) for name, value in values.items() if value is not None}
+
     @cached_property
     def kafka(self) -> str:
         return self.kafka_bootstrap or f"{self.host}:{self.port('kafka')}"

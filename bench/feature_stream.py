@@ -42,6 +42,7 @@ WORKERS: Final = (1, 2)
 LOOK_S: Final = 0.25
 PROBE_S: Final = 0.1
 PROBE_LOOK_S: Final = 0.005
+LEAST_RATE: Final = 200.0  # events a second beneath the probes, where a small run was over before it could be timed
 STAGES: Final = {"shopper": "user_activity", "item": "item_activity"}
 """The view in which each stage's probe appears: by shopper at once, by item after it went through Kafka once more."""
 
@@ -70,7 +71,7 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
             path = catch_up(stack, workers, say)
             samples["catch_up"][str(workers)] = path
             rates["stream_workers"][str(workers)] = round((count - path[0][1]) / (path[-1][0] - path[0][0]))
-            half = max(rates["stream_workers"].values()) / 2
+            half = max(LEAST_RATE, max(rates["stream_workers"].values()) / 2)
             if workers == WORKERS[-1]:
                 samples["freshness_ms"] = asyncio.run(freshness(stack, half, seconds))
     times = {stage: percentiles(np.array(found)) for stage, found in samples["freshness_ms"].items()}
@@ -142,9 +143,9 @@ async def freshness(stack: Servers, rate: float, seconds: float) -> dict[str, li
     waiting: dict[str, dict[str, Probe]] = {stage: {} for stage in STAGES}
     found: dict[str, list[float]] = {stage: [] for stage in STAGES}
     due, number = time.perf_counter(), 0
-    while not load.done() or any(waiting.values()):
+    while not number or not load.done() or any(waiting.values()):
         now = time.perf_counter()
-        if now >= due and not load.done():
+        if now >= due and not (number and load.done()):
             probe = Probe(now, f"probe-{number}", f"probe-item-{number}")
             at_ms = int(time.time() * 1000)
             event = click(probe.shopper, probe.item, f"e-{probe.shopper}", at_ms)

@@ -57,7 +57,7 @@ def run(stage: Scene, shares: Mapping[str, float], kill_in: str) -> dict[str, in
     report.say(f"healthy traffic for {pace.healthy_s:.0f} s", asked_a_second=pace.asks,
                feeds=pace.feeds, searches=pace.searches)  # fmt: skip
     stage.insist("hold", "the drill first learns what healthy traffic looks like", model="recommender")
-    _stay(stage, pace.healthy_s)
+    stage.stay(pace.healthy_s)
     mark_healthy(stage)
     moments["injected"] = stage.inject(shares)
     events = stage.neighbours.events_accepted()
@@ -98,7 +98,7 @@ def _to_the_end(stage: Scene, moments: dict[str, int], kill_in: str) -> None:
             stage.report.say("last 15 s", "note", quality=mean, plus_minus=error, feeds=n)
     if "promoted" in moments:
         stage.report.say(f"promoted; {stage.pace.after_s:.0f} s of what shoppers get now", "good")
-        _stay(stage, stage.pace.after_s)
+        stage.stay(stage.pace.after_s)
     moments["over"] = now_ms()
 
 
@@ -140,12 +140,6 @@ def _take_as_healthy(stage: Scene) -> None:
     if done.returncode > 2:
         raise Unavailable(f"the drift job ended with {done.returncode}: {(done.stderr or done.stdout)[-300:]}")
     stage.report.say("this traffic is now the healthy baseline of the drift job")
-
-
-def _stay(stage: Scene, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        stage.follow()
 
 
 def judge(stage: Scene, moments: Mapping[str, int], scenario: str) -> None:

@@ -110,7 +110,7 @@ def run(stage: Scene, case: Case) -> None:
     """One incident from a healthy platform to a healthy platform."""
     report, incidents = stage.report, Incidents(stage.settings.incidents)
     report.say(f"{case.name}: healthy traffic first", "note")
-    _stay(stage, stage.pace.healthy_s)
+    stage.stay(stage.pace.healthy_s)
     watch = _usual(stage)
     quiet = [f for f in watch.again() if f.cause != "deploy"]
     report.check(f"{case.name}: nothing is found while all is well", not quiet, _told(quiet))
@@ -167,7 +167,7 @@ def _break(stage: Scene, case: Case) -> str:
 
 def _pause(stage: Scene) -> None:
     """Between two looks: the store's cores are the shop's cores."""
-    _stay(stage, LOOK_EVERY_S)
+    stage.stay(LOOK_EVERY_S)
 
 
 def _find(stage: Scene, watch: Watch, case: Case, begun: int) -> Finding | None:
@@ -206,10 +206,10 @@ def _repair(stage: Scene, case: Case, begun: int) -> None:
         stage.report.check(f"{case.name}: retraining is held", held, str(list(rollout.get("holds") or {})))
         stage.inject({})
     else:
-        _stay(stage, 6)
-        bad = {str((t.get("challenger") or {}).get("ranker", "")) for t in stage.follower.seen} - {""}
+        stage.stay(6)
+        bad = {str((t.get("challenger") or {}).get("ranker", "")) for t in stage.follower.seen}
         last = stage.follower.last("rolled_back")
-        served, _ = exposure(stage.shoppers.since(begun), bad, stage.champion()["ranker"])
+        served, _ = exposure(stage.shoppers.since(begun), bad - {"", stage.champion()["ranker"]}, None)
         late = (served[-1].answered_ms - last["at_ms"]) / 1000 if served and last else 0.0
         saw = f"{len(served)} answers of it in all, the last {max(0.0, late):.1f} s after the decision"
         stage.report.check(f"{case.name}: it is gone within 5 s of the rollback", last is not None and late <= 5, saw)
@@ -217,7 +217,7 @@ def _repair(stage: Scene, case: Case, begun: int) -> None:
 
 def _well_again(stage: Scene, watch: Watch, case: Case) -> bool:
     """Whether triage has nothing to say of a window that began after the repair."""
-    _stay(stage, WINDOW_S + LAG_S)
+    stage.stay(WINDOW_S + LAG_S)
     deadline = time.monotonic() + WELL_S
     left: list[Finding] = []
     while time.monotonic() < deadline:
@@ -269,9 +269,3 @@ def _series(stage: Scene, watch: Watch) -> dict[str, Any]:
         series.setdefault("clicks far too cheap (share)", []).append((second, now.cheap))
         series.setdefault("device empty (share)", []).append((second, now.empty.get("impressions.device", 0.0)))
     return series
-
-
-def _stay(stage: Scene, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        stage.follow()

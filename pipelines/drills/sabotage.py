@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from rich.console import Console
+from scipy.stats import binom
 
 from adapters.bundles import Bundle, load_bundle
 from adapters.errors import BadInput, MinimartError
@@ -31,8 +32,7 @@ PACE: Final = Pace(step_s=90, shadow_s=6, least_requests=40, drift_every_s=3600,
 MOST_EXPOSED: Final = 0.05
 MOST_EXPOSED_S: Final = 60.0
 GONE_S: Final = 5.0
-LEAST_SHARED: Final = 30
-"""Of fewer answers, which begin and end with one of the bad model's, a share says nothing; the whole drill's does."""
+CHANCE: Final = 0.001  # that a canary which is meant to have its share is called too large
 HARMLESS_S: Final = 15.0  # of canary for one that nobody can notice, before the drill takes it back
 SHORT_KINDS: Final = ("NaN scores", "wrong schema", "slow")
 
@@ -48,7 +48,7 @@ class Outcome:
     ended_ms: int
     served: tuple[Answer, ...]
     meanwhile: tuple[Answer, ...]
-    """All answers from the first to the last one that carried the bad version."""
+    """All answers while it was a canary, the bad version's among them."""
     most_canary: float
 
     @property
@@ -84,7 +84,7 @@ def run(stage: Scene, kinds: Sequence[Bad], around: Sequence[Bad]) -> list[Outco
     champion = stage.champion()
     bundle = load_bundle(stage.settings.published / "ranker" / champion["ranker"])
     report.say(f"the champion is ranker {champion['ranker']}; healthy traffic", asked_a_second=stage.pace.asks)
-    _follow(stage, stage.pace.healthy_s)
+    stage.stay(stage.pace.healthy_s)
     outcomes = []
     for number, bad in enumerate(kinds):
         outcomes.append(send(stage, bad, bundle, f"bad-{number}-{now_ms() % 10**6}", bypass=False))
@@ -115,28 +115,35 @@ def send(stage: Scene, bad: Bad, champion: Bundle, version: str, *, bypass: bool
         stopped_at, reason, ended_ms = _stage_of(follower, end), str(end["reason"]), int(end["at_ms"])
     else:
         _take_back(stage)
-    _follow(stage, GONE_S)
-    served, meanwhile = exposure(stage.shoppers.since(begun), _versions(follower), champion.version)
-    return Outcome(bad, bypass, stopped_at, reason, ended_ms, served, tuple(meanwhile), follower.most_canary())
+    stage.stay(GONE_S)
+    canary = follower.first("canary_5")
+    span = (int(canary["at_ms"]), ended_ms) if canary else None
+    served, meanwhile = exposure(stage.shoppers.since(begun), _versions(follower) - {champion.version}, span)
+    return Outcome(bad, bypass, stopped_at, reason, ended_ms, served, meanwhile, follower.most_canary())
 
 
-def exposure(answers: Sequence[Answer], bad: set[str], champion: str) -> tuple[tuple[Answer, ...], list[Answer]]:
-    """The answers that a bad ranker made, and all that there were from the first to the last of them."""
+def exposure(
+    answers: Sequence[Answer], bad: set[str], canary: tuple[int, int] | None
+) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+    """The answers that a bad ranker made, and all that there were while it was a canary (from, to: ms).
+
+    An answer of the bad ranker before or after counts too, with all those between it and the canary.
+    """
     good = [a for a in answers if a.status == 200]
-    served = [a for a in good if a.version("ranker") in bad - {champion}]
-    if not served:
-        return (), []
-    first, last = served[0].sent_ms, served[-1].sent_ms
-    return tuple(served), [a for a in good if first <= a.sent_ms <= last]
+    served = tuple(a for a in good if a.version("ranker") in bad)
+    moments = [*(canary or ()), *(a.sent_ms for a in served)]
+    return served, tuple(a for a in good if moments and min(moments) <= a.sent_ms <= max(moments))
 
 
 def allowed(answers: Sequence[Answer], share: float = MOST_EXPOSED) -> float:
-    """The share of these answers that may be seen where `share` of the shoppers are meant: three standard errors more.
+    """The share of these answers seen at most where `share` of the shoppers are meant; by chance 1 in 1,000 has more.
 
-    Whole shoppers are drawn, and some ask far more often than others.
+    Whole shoppers are drawn, and some ask far more often than others: so many answers tell as much as fewer shoppers
+    that ask once each, by Kish's effective sample size, and the binomial distribution of that many.
     """
     asked = np.array(list(Counter(a.user for a in answers).values()) or [1], np.float64)
-    return share + 3 * float(np.sqrt(share * (1 - share) * (asked**2).sum())) / float(asked.sum())
+    shoppers = max(1, round(float(asked.sum() ** 2 / (asked**2).sum())))
+    return float(binom.ppf(1 - CHANCE, shoppers, share)) / shoppers
 
 
 def judge_gated(stage: Scene, outcome: Outcome) -> None:
@@ -155,8 +162,7 @@ def judge_bypassed(stage: Scene, outcome: Outcome) -> None:
     exposed = f"{answers} ({outcome.share:.1%}) in {outcome.exposed_s:.0f} s"
     exposed += f", the last {outcome.late_s:.1f} s after the decision"
     saw = f"stopped at {outcome.stopped_at}: {outcome.reason[:110]}; {exposed}"
-    fair = len(outcome.meanwhile) < LEAST_SHARED or outcome.share <= allowed(outcome.meanwhile)
-    within = outcome.most_canary <= 100 * MOST_EXPOSED and fair
+    within = outcome.most_canary <= 100 * MOST_EXPOSED and outcome.share <= allowed(outcome.meanwhile)
     stopped = outcome.stopped_at != "not stopped" or not bad.harms
     quick = outcome.exposed_s <= MOST_EXPOSED_S + GONE_S and outcome.late_s <= GONE_S
     name = "rolled back in time" if bad.harms else "taken back before more than the first step"
@@ -198,12 +204,6 @@ def _stage_of(follower: Follower, end: Mapping[str, Any]) -> str:
 def _versions(follower: Follower) -> set[str]:
     """Every ranker version that these transitions name as challenger."""
     return {str((t.get("challenger") or {}).get("ranker", "")) for t in follower.seen} - {""}
-
-
-def _follow(stage: Scene, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        stage.follow()
 
 
 def _conclude(stage: Scene, outcomes: Sequence[Outcome], champion: Mapping[str, str], begun: int) -> None:

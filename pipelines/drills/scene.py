@@ -125,6 +125,12 @@ class Scene:
             self.report.say(told(transition), mood, at_ms=int(transition["at_ms"]))  # type: ignore[arg-type]
         return new
 
+    def stay(self, seconds: float) -> None:
+        """Follow for so long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.follow()
+
     def follow_until(self, *states: str, within_s: float, since_ms: int = 0) -> dict[str, Any] | None:
         """Follow until one of these states is entered; its transition, None when it takes too long."""
         deadline = time.monotonic() + within_s

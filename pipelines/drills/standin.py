@@ -31,8 +31,8 @@ END_S: Final = 20.0
 
 
 def child_environment(extra: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """The environment of a child of the drill: ours, the extra settings, and the mark of the platform's home."""
-    return {**os.environ, **SHARED_CORES, **extra, MARK: str(settings.home)}
+    """The environment of a child of the drill: the platform's settings, the extra ones, and the mark of its home."""
+    return {**os.environ, **settings.given(), **SHARED_CORES, **extra, MARK: str(settings.home)}
 
 
 class StandIn:

@@ -29,8 +29,7 @@ class Platform:
     @property
     def environment(self) -> Mapping[str, str]:
         """For commands that are to work on this platform."""
-        own = {f"MINIMART_{k.upper()}": str(getattr(self.settings, k)) for k in ("home", "port_offset", *SMALL)}
-        return {**os.environ, **own}
+        return {**os.environ, **self.settings.given()}
 
     def run(self, module: str, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """`python -m module ...` on this platform."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -45,11 +46,11 @@ def browser() -> Iterator[sync_api.Browser]:
         launched.close()
 
 
-@pytest.fixture(params=list(WIDTHS))
-def opened(request: pytest.FixtureRequest, browser: sync_api.Browser) -> Iterator[Open]:
-    """Opens a page at one width. Any console error or failed script fails the test."""
-    width, height = WIDTHS[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height})
+@contextlib.contextmanager
+def watched(browser: sync_api.Browser, width: str) -> Iterator[Open]:
+    """Opens pages at one width. At the end any console error or failed script fails the test."""
+    size = WIDTHS[width]
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     errors: list[str] = []
 
     def go(url: str) -> sync_api.Page:
@@ -63,6 +64,13 @@ def opened(request: pytest.FixtureRequest, browser: sync_api.Browser) -> Iterato
     yield go
     context.close()
     assert errors == []
+
+
+@pytest.fixture(params=list(WIDTHS))
+def opened(request: pytest.FixtureRequest, browser: sync_api.Browser) -> Iterator[Open]:
+    """At one width."""
+    with watched(browser, request.param) as go:
+        yield go
 
 
 @pytest.fixture
@@ -197,16 +205,15 @@ def test_drift_started_in_the_console_is_watched_until_it_heals(
 ) -> None:
     """Nobody but the tester starts it, and both pages follow by themselves."""
     pace = drift.pace_of(short=True)
-    with scene(platform.settings, "console", "drift started in the console", pace, Console(quiet=True)) as stage:
-        pages = {width: browser.new_page(viewport={"width": size[0], "height": size[1]})
-                 for width, size in WIDTHS.items()}  # fmt: skip
+    with contextlib.ExitStack() as open_until:
+        scenery = scene(platform.settings, "console", "drift started in the console", pace, Console(quiet=True))
+        stage = open_until.enter_context(scenery)
+        opened = {width: open_until.enter_context(watched(browser, width)) for width in WIDTHS}
+        pages = {width: go(platform.settings.url("console")) for width, go in opened.items()}
         for page in pages.values():
-            page.goto(platform.settings.url("console"))
             page.locator(".node.up", has_text="recommender").wait_for()
         stage.insist("hold", "what is healthy is learned first", model="recommender")
-        until = time.monotonic() + pace.healthy_s
-        while time.monotonic() < until:
-            stage.follow()
+        stage.stay(pace.healthy_s)
         drift.mark_healthy(stage)
         began_ms = int(time.time() * 1000)
         button = pages["desktop"].locator("#scenario").get_by_role("button", name="Tastes change")
@@ -219,5 +226,3 @@ def test_drift_started_in_the_console_is_watched_until_it_heals(
                 says(page, "#rollout", state.replace("_", " "))
                 fits(page)
                 page.screenshot(path=str(platform.screenshots / f"heals-{width}-{state}.png"), full_page=True)
-        for page in pages.values():
-            page.close()

@@ -249,15 +249,17 @@ def outcome(**more: Any) -> sabotage.Outcome:
 
 def test_exposure_counts_only_what_the_bad_version_answered() -> None:
     answers = [answer(1000 * n, version="7" if 10 <= n <= 12 else "1") for n in range(40)]
-    served, meanwhile = sabotage.exposure(answers, {"7", "1"}, champion="1")
-    assert (len(served), len(meanwhile)) == (3, 3)
-    assert sabotage.exposure(answers, {"9"}, champion="1") == ((), [])
+    served, meanwhile = sabotage.exposure(answers, {"7"}, (8_000, 20_000))
+    assert (len(served), len(meanwhile)) == (3, 13)
+    served, meanwhile = sabotage.exposure(answers, {"7"}, (11_000, 11_500))
+    assert (len(served), len(meanwhile)) == (3, 3), "before and after the canary counts too"
+    assert sabotage.exposure(answers, {"9"}, None) == ((), ())
 
 
 def test_five_percent_is_judged_with_its_sampling_error() -> None:
     each_once = [answer(n, user=n) for n in range(10_000)]
     assert 0.05 < sabotage.allowed(each_once) < 0.06
-    assert sabotage.allowed(each_once[:100]) < 0.12
+    assert 0.10 < sabotage.allowed(each_once[:100]) < 0.14
     few_busy = [answer(n, user=n % 20) for n in range(10_000)]
     assert sabotage.allowed(few_busy) > 0.15, "of twenty shoppers one may well be drawn twice"
 
@@ -285,7 +287,7 @@ def test_around_the_gate_share_duration_and_rollback_are_bounded(truth: Truth, t
     long = tuple(answer(n * 1000, version="9") for n in range(90))
     sabotage.judge_bypassed(stage, replace(right, served=long, meanwhile=all_[:1800], ended_ms=89_500))
     sabotage.judge_bypassed(stage, replace(right, served=right.served[:6], meanwhile=all_[:15]))
-    assert [c.ok for c in stage.report.checks] == [True, False, False, False, False, False, True]
+    assert [c.ok for c in stage.report.checks] == [True, False, False, False, False, False, False]
 
 
 # --- triage

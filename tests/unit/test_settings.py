@@ -73,3 +73,15 @@ def test_production_refuses_missing_and_default_passwords(
 def test_production_takes_passwords_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, **PRODUCTION)
     assert load_settings().environment == "production"
+
+
+def test_a_child_is_given_the_same_settings_but_no_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MINIMART_SIM_ITEMS", "700")
+    monkeypatch.setenv("MINIMART_REDIS_PASSWORD", "s3cret")
+    settings = Settings(home=tmp_path, port_offset=1000, rollout_gate_bypass=True, output=None)
+    assert settings.given() == {"MINIMART_HOME": str(tmp_path), "MINIMART_PORT_OFFSET": "1000",
+                                "MINIMART_ROLLOUT_GATE_BYPASS": "True", "MINIMART_SIM_ITEMS": "700"}
+    monkeypatch.setenv("MINIMART_SIM_ITEMS", "1000")
+    for name, value in settings.given().items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings.model_copy(update={"output": None})
