@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,11 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu(), "cores": cores, "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
     }
+
+
+def stamp() -> dict[str, Any]:
+    """When, from which commit and on what machine: what stands beside every measured number."""
+    return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "hardware": hardware()}
 
 
 def commit() -> str:

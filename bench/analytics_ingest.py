@@ -23,7 +23,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,8 +104,7 @@ def measure(folder: Path, bootstrap: str, url: str, *, decisions: int, clicks: i
         if not size:
             grow(store, now)
     return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
-        "hardware": provenance.hardware(), "decisions": decisions, "clicks": clicks, "records": sent, "rows": stored,
+        **provenance.stamp(), "decisions": decisions, "clicks": clicks, "records": sent, "rows": stored,
         "load_average": os.getloadavg()[0], "disk_bytes_by_table": sizes, "peak_rss_mib": peaks, "samples": samples}
 
 

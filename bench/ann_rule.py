@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from adapters.provenance import commit, hardware
+from adapters.provenance import stamp
 from bench.clusters import clustered
 from models.ann_index import AnnConfig, AnnIndex, Kind
 from models.retrieval import SIZES
@@ -107,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = {
         "command": "python -m bench.ann_rule", "dim": DIM, "k": K, "least_recall": LEAST_RECALL,
         "most_build_s": MOST_BUILD_S, "rule": asdict(AnnConfig()), "sizes": sizes,
-        "hardware": hardware(), "commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
     }  # fmt: skip
     show(result, console)
     if options.save:

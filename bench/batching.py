@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -245,8 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.save:
         result = {
             "command": "python -m bench.batching", "model": MODEL, "seconds": asked.seconds, "seed": asked.seed,
-            "most_ms": MOST_MS, "settings": found, "rows": rows, "hardware": provenance.hardware(),
-            "commit": provenance.commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "most_ms": MOST_MS, "settings": found, "rows": rows, **provenance.stamp(),
         }  # fmt: skip
         keep(result, samples, asked.save)
         picture(rows, samples, asked.save.with_suffix(".png"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from adapters.provenance import commit, hardware
+from adapters.provenance import stamp
 from bench.capacity_model import (
     SHARE_THAT_STAYS,
     TARGET_P99_MS,
@@ -45,7 +44,7 @@ def result(
         "target": {"rps": TARGET_RPS, "p99_ms": TARGET_P99_MS, "share_that_stays": SHARE_THAT_STAYS},
         "prices": asdict(prices), "machines": machines, "breaks_first": breaks_first(seen, machines[0]["rps_of_one"]),
         "on_paper": at_scale(*sizes, index_builds), "seed": seed,
-        "hardware": hardware(), "commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
     }  # fmt: skip
 
 

@@ -13,7 +13,6 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,8 +116,7 @@ def write(rows: Sequence[Mapping[str, Any]], size: Size, path: Path) -> None:
     document = {
         "title": "Click rate estimated without labels, against the planted truth", "command": "python -m bench.cbpe",
         "size": asdict(size), "seeds": seeds, "seed": seeds[0],
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
-        "hardware": provenance.hardware(), "environment_sha256": provenance.environment_digest(),
+        **provenance.stamp(), "environment_sha256": provenance.environment_digest(),
         "rows": figures(rows), "samples": rows,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)

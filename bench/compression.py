@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,8 +30,8 @@ from bench.samples import keep, percentiles
 from models import onnx_export
 from models.bootstrap import paired
 from models.compression import StudentConfig, distil, int8_dynamic, int8_static
-from models.metrics import ndcg, ranks_from_scores, recall
-from models.ranker import RankingRows
+from models.metrics import ranks_from_scores, recall
+from models.ranker import RankingRows, ndcg_of
 from models.ranking_features import FEATURES
 from pipelines.build_dataset import load_rows
 from pipelines.rankers import load_booster, rows_for
@@ -87,17 +86,6 @@ def pruned(booster: Any, rows: RankingRows) -> tuple[str, bytes]:
             break
     fewer = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=trees))
     return f"{trees} of {total} trees", onnx_export.trees(fewer, len(FEATURES))
-
-
-def ndcg_of(rows: RankingRows, scores: NDArray[Any]) -> NDArray[np.float64]:
-    """NDCG@10 of every request in which something was clicked."""
-    out, at = [], 0
-    for size in rows.groups:
-        relevant = np.flatnonzero(rows.labels[at : at + size] >= 1)
-        if len(relevant):
-            out.append(ndcg(ranks_from_scores(scores[at : at + size], relevant), 10))
-        at += size
-    return np.array(out)
 
 
 def tower(context: Context, _: Any) -> Task:
@@ -199,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show(found, console)
     if asked.save:
         result = {"command": "python -m bench.compression", "seed": asked.seed, "lose": asked.lose, "models": found,
-                  "rounds": asked.rounds, "hardware": provenance.hardware(), "commit": provenance.commit(),
-                  "at": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+                  "rounds": asked.rounds, **provenance.stamp()}  # fmt: skip
         keep(result, samples, asked.save)
     return 0
 

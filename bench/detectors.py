@@ -13,7 +13,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -181,8 +180,7 @@ def write(samples: Sequence[Sample], size: Size, path: Path) -> None:
         "title": "Drift detectors on planted drifts", "command": "python -m bench.detectors",
         "size": asdict(size), "seeds": sorted({s.seed for s in samples}), "seed": min(s.seed for s in samples),
         "windows": {"without_drift": HEALTHY_WINDOWS, "with_drift": DRIFT_WINDOWS, "reference": REFERENCE},
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
-        "hardware": provenance.hardware(), "environment_sha256": provenance.environment_digest(), "rows": rows,
+        **provenance.stamp(), "environment_sha256": provenance.environment_digest(), "rows": rows,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,9 +177,8 @@ def run(doc: str, result: str, measure: Callable[[Path, argparse.Namespace], dic
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), asked)
-    found |= {"command": f"python -m bench.{result}", "seed": asked.seed, "quick": asked.quick,
-              "at": datetime.now(UTC).isoformat(timespec="seconds"),
-              "commit": provenance.commit(), "hardware": provenance.hardware()}
+    found |= {"command": f"python -m bench.{result}", "seed": asked.seed, "quick": asked.quick}
+    found |= provenance.stamp()
     print(json.dumps({k: v for k, v in found.items() if k != "samples"}, indent=1))
     if asked.save:
         asked.save.parent.mkdir(parents=True, exist_ok=True)

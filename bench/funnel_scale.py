@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from adapters.provenance import commit, hardware
+from adapters.provenance import stamp
 from bench.floors import floors, recall
 from bench.funnel_world import Scale, World, build, fill
 from bench.samples import STAGES, keep
@@ -89,7 +88,7 @@ def report(
         "floors_ms": kernels, "floor_ms": round(floor_ms, 2), "cpu_ms_per_answer": cpu,
         "cpu_over_floor": None if cpu is None else round(cpu / floor_ms, 2),
         "recall_at_1000": round(found, 4), **seen,
-        "hardware": hardware(), "commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
     }  # fmt: skip
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.provenance import commit, hardware
+from adapters.provenance import stamp
 from models.rollout.guardrails import Arms, GuardConfig, Judged, judge
 from models.rollout.sequential import Sums
 
@@ -89,8 +88,7 @@ def main() -> None:
     if chosen.save:
         result = {
             "title": f"Guardrails: {chosen.shoppers} shoppers per arm, {LOOKS} looks, alpha {GuardConfig().alpha}",
-            "command": "python -m bench.guardrails", "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hardware": hardware(), "commit": commit(), "rows": rows,
+            "command": "python -m bench.guardrails", "rows": rows, **stamp(),
         }  # fmt: skip
         chosen.save.write_text(json.dumps(result) + "\n")
 

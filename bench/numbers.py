@@ -20,8 +20,8 @@ def numbers() -> str:
     sections = (
         ("demo", demo), ("load", load), ("funnel_scale", funnel_scale), ("capacity", capacity),
         ("feature_serving", serving), ("feature_scale", scale), ("materialize", materialize),
-        ("feature_stream", stream), ("batching", batching), ("compression", compression), ("funnel", quality),
-        ("amazon_grocery", quality),
+        ("feature_stream", stream), ("batching", batching), ("compression", compression), ("rankers", rankers),
+        ("diversity", diversity), ("funnel", quality), ("amazon_grocery", quality),
     )  # fmt: skip
     parts = []
     for name, render in sections:
@@ -194,6 +194,39 @@ def compression(result: Mapping[str, Any]) -> str:
     return (
         f"**Compressed models**, one thread, medians; bold is what the rule takes: the quickest form that surely lost "
         f"less than {result['lose']:.0%} (`{result['command']}`):\n\n" + "\n\n".join([*parts, source(result)])
+    )
+
+
+def rankers(result: Mapping[str, Any]) -> str:
+    """Rankers on one protocol, each with its difference from the shipped one."""
+    metrics = list(result["rows"][0]["metrics"])
+    rows = [
+        [row["model"], *(f"{row['metrics'][m]['mean']:.4f}" for m in metrics),
+         _difference(row["difference"][metrics[0]]),
+         "" if row["fit_seconds"] is None else f"{row['fit_seconds']:.0f}",
+         "" if row["latency_ms"] is None else f"{row['latency_ms']['p50']:.2f}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return (
+        f"**Rankers on one protocol**, {result['requests']['judge']:,} requests after all that was learned from "
+        f"(`{result['command']}`); difference of {metrics[0]} from the shipped ranker; one thread, 200 rows:\n\n"
+        f"{table(['ranker', *metrics, 'difference', 'fit s', 'ms'], rows)}\n\n{source(result)}"
+    )
+
+
+def diversity(result: Mapping[str, Any]) -> str:
+    """Relevance against variety by MMR's balance; the rule's is bold."""
+    rows = [
+        [_bold(f"{row['balance']:g}", row["balance"] == result["taken"]),
+         *(f"{row['metrics'][m]['mean']:.4f}" for m in ("ndcg@20", "diversity")),
+         f"{row['metrics']['categories']['mean']:.1f}", _difference(row["difference"]), f"{row['coverage']:.1%}"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    heads = ["balance", "NDCG@20", "intra-list diversity", "categories", "difference of NDCG@20", "catalogue shown"]
+    return (
+        f"**What variety costs**, MMR over the first candidates, {result['shoppers']:,} shoppers "
+        f"(`{result['command']}`); bold is the most variety that surely costs less than {result['lose']:.0%}; "
+        f"serving uses {result['serving']:g}:\n\n{table(heads, rows)}\n\n{source(result)}"
     )
 
 

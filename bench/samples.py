@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,8 +69,7 @@ def summary(samples: Samples, *, rate: float, seconds: float, seed: int) -> dict
         "stages_ms": {stage: percentiles(samples.stages_ms[ok, j]) for j, stage in enumerate(STAGES)},
         "degraded_share": round(sum(bool(d) for d in samples.degraded) / n, 4),
         "degraded": {r: round(sum(r in d for d in samples.degraded) / n, 4) for r in reasons},
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": provenance.commit(), "hardware": provenance.hardware(),
+        **provenance.stamp(),
     }
 
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from models import onnx_export
 from models.ranker import RankingRows
+from models.scaling import Scaling
 
 Inputs = Mapping[str, NDArray[Any]]
-_CLIP: Final = 6.0
 _BATCH: Final = 4096
 _PRODUCTS: Final = ("MatMul", "Gemm")  # not what squeezes raw features: prices would share 256 steps
 
@@ -42,13 +42,7 @@ class Student(nn.Module):  # type: ignore[misc]
 
     def __init__(self, features: NDArray[np.float32], config: StudentConfig) -> None:
         super().__init__()
-        squeezed = _squeeze(torch.from_numpy(features))
-        known = torch.isfinite(squeezed)
-        count = known.sum(0).clamp(min=1)
-        mean = torch.where(known, squeezed, 0.0).sum(0) / count
-        spread = torch.where(known, (squeezed - mean) ** 2, 0.0).sum(0) / count
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", spread.sqrt().clamp(min=1e-3))
+        self.scaling = Scaling(features)
         layers: list[nn.Module] = []
         width = features.shape[1]
         for hidden in config.hidden:
@@ -57,13 +51,7 @@ class Student(nn.Module):  # type: ignore[misc]
         self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        scaled = (_squeeze(features) - self.mean) / self.scale
-        return self.layers(torch.where(torch.isnan(scaled), torch.zeros_like(scaled), scaled).clamp(-_CLIP, _CLIP))
-
-
-def _squeeze(features: Tensor) -> Tensor:
-    """Prices and counts span orders of magnitude; trees do not mind, networks do."""
-    return torch.sign(features) * torch.log1p(torch.abs(features))
+        return self.layers(self.scaling(features))
 
 
 def distil(rows: RankingRows, scores: NDArray[np.floating[Any]], config: StudentConfig, *, threads: int = 2) -> bytes:

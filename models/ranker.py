@@ -14,6 +14,8 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from models.metrics import ndcg, ranks_from_scores
+
 
 @dataclass(frozen=True)
 class RankerConfig:
@@ -74,7 +76,7 @@ def train(
     curve: dict[str, dict[str, list[float]]] = {}
     callbacks = [lightgbm.record_evaluation(curve), lightgbm.early_stopping(config.patience, verbose=False)]
     booster = lightgbm.train(
-        _parameters(config, threads), data, num_boost_round=config.trees,
+        parameters(config, threads), data, num_boost_round=config.trees,
         valid_sets=[lightgbm.Dataset(validation.features, validation.labels, group=validation.groups, reference=data)],
         valid_names=["validation"], callbacks=callbacks,
     )
@@ -85,7 +87,18 @@ def train(
 
 def refit_on_all(rows: RankingRows, trees: int, config: RankerConfig, names: Sequence[str], *, threads: int = 2) -> Any:
     """Train again on everything with the number of trees that validation chose."""
-    return lightgbm.train(_parameters(config, threads), _dataset(rows, names), num_boost_round=max(1, trees))
+    return lightgbm.train(parameters(config, threads), _dataset(rows, names), num_boost_round=max(1, trees))
+
+
+def ndcg_of(rows: RankingRows, scores: NDArray[Any]) -> NDArray[np.float64]:
+    """NDCG@10 of every request in which something was touched: clicked, put into a cart or bought."""
+    out, at = [], 0
+    for size in rows.groups:
+        relevant = np.flatnonzero(rows.labels[at : at + size] >= 1)
+        if len(relevant):
+            out.append(ndcg(ranks_from_scores(scores[at : at + size], relevant), 10))
+        at += size
+    return np.array(out)
 
 
 def importance(booster: Any) -> dict[str, float]:
@@ -102,7 +115,8 @@ def _dataset(rows: RankingRows, names: Sequence[str]) -> Any:
     )
 
 
-def _parameters(config: RankerConfig, threads: int) -> dict[str, Any]:
+def parameters(config: RankerConfig, threads: int) -> dict[str, Any]:
+    """What LightGBM is told."""
     return {
         "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "lambdarank_truncation_level": config.top,
         "label_gain": [0, 1, 2, 3], "num_leaves": config.leaves, "max_depth": config.depth,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.diversity import mmr
 from models.rerank.base import Context, Outcome, Scores, Slate, nothing_moved
@@ -24,10 +25,15 @@ class Mmr:
         embeddings = context.embeddings(head)
         if embeddings is None or len(head) < 3:
             return nothing_moved(slate)
-        first = mmr(falling(len(head)), embeddings, context.k, self.balance)
+        first = diversified(embeddings, context.k, self.balance)
         rest = np.setdiff1d(np.arange(len(slate.rows)), first)
         order = np.concatenate([first, rest])
         return Outcome(order, first[first != np.arange(len(first))])
+
+
+def diversified(head: NDArray[np.floating[Any]], k: int, balance: float) -> NDArray[np.int64]:
+    """Positions of the first k; `head` [n, d] are the embeddings of the candidates, best first."""
+    return mmr(falling(len(head)), head, k, balance)
 
 
 def falling(n: int) -> Scores:

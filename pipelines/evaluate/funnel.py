@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from adapters.provenance import commit, hardware
+from adapters.provenance import stamp
 from adapters.registry import open_registry
 from models.bootstrap import interval, paired
-from models.diversity import mmr
 from models.metrics import Ranks, coverage, intra_list_diversity, per_shopper, ranks_from_list, ranks_from_scores
+from models.rerank.mmr import Mmr, diversified
 from models.retrieval import top_rows
 from pipelines.build_dataset import Outcomes
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
@@ -36,6 +36,8 @@ METRICS: Final = ("recall@100", "ndcg@10", "map@10", "mrr@10", "hit_rate@10")
 SINGLE: Final = ("popularity", "trending", "co-occurrence", "two-tower")
 MOST_SHOPPERS: Final = 1500
 PRERANKED: Final = 200
+SHOWN: Final = 20
+RULE: Final = Mmr()  # as serving applies it
 
 
 @dataclass
@@ -96,10 +98,10 @@ def measure(
             measured.add(measured.ranks, name, ranks_from_scores(scores, relevant, seen))
             measured.add(measured.unmasked, name, ranks_from_scores(scores, touched))
             measured.add(measured.optimistic, name, ranks_from_scores(_break_ties(scores, relevant), relevant, seen))
-            measured.add(measured.lists, name, top_rows(_without(scores, seen), 20))
+            measured.add(measured.lists, name, top_rows(_without(scores, seen), SHOWN))
         for name, ranked in funnel.rank(request).items():
             measured.add(measured.ranks, name, ranks_from_list(ranked.tolist(), relevant.tolist()))
-            measured.add(measured.lists, name, ranked[:20])
+            measured.add(measured.lists, name, ranked[:SHOWN])
         if oracle is not None:
             scores = _listed_only(retrieval, request, oracle.scores(user, when))
             measured.add(measured.ranks, "oracle", ranks_from_scores(scores, relevant, seen))
@@ -125,8 +127,8 @@ class Funnel:
         kept = top_rows(first, PRERANKED)
         scores = self._ranker.predict(features[kept], num_threads=1)
         ranked = kept[top_rows(scores, PRERANKED)]
-        vectors = self._retrieval.vectors(found.rows[ranked[:100]])
-        diverse = ranked[mmr(np.sort(scores)[::-1][:100], vectors, 20, 0.85)]
+        vectors = self._retrieval.vectors(found.rows[ranked[: RULE.breadth * SHOWN]])
+        diverse = ranked[diversified(vectors, SHOWN, RULE.balance)]
         rest = ranked[~np.isin(ranked, diverse)]
         return {
             "funnel": found.rows[ranked],
@@ -154,9 +156,9 @@ def summarise(context: Context, stage: Stage, measured: Measured) -> dict[str, A
     return {
         "title": f"Ranking quality on the last {stage.window_days:g} day(s) of {_source(context)}, "
                  f"{len(measured.relevant):,} shoppers, whole catalogue of {len(context.history.items):,} items",
-        "command": "python -m pipelines.evaluate", "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "python -m pipelines.evaluate", **stamp(),
         "protocol": "temporal split, last window, full ranking, one request per shopper",
-        "hardware": hardware(), "commit": commit(), "seed": seed, "data_version": context.meta.get("data_version"),
+        "seed": seed, "data_version": context.meta.get("data_version"),
         "source": context.meta.get("source"), "audit": _audit(stage, measured),
         "rows": [row for row in rows if row["slice"] == "all"],
         "slices": [row for row in rows if row["slice"] != "all"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from adapters.provenance import commit, hardware
+from adapters.provenance import stamp
 from models.bootstrap import intervals
 from models.metrics import list_diversity, novelty
 from models.recommenders.base import Floats, Ints
@@ -36,8 +35,8 @@ def report(found: Compared, command: str, seconds: float) -> dict[str, Any]:
     return {
         "title": f"Retrieval, {options.protocol.replace('_', ' ')}, {asked:,} users, whole catalogue of "
                  f"{found.data.catalogue.n_items:,} items",
-        "command": command, "at": datetime.now(UTC).isoformat(timespec="seconds"), "protocol": options.protocol,
-        "hardware": hardware(), "commit": commit(), "seed": options.seed, "data_version": found.data.version,
+        "command": command, **stamp(), "protocol": options.protocol, "seed": options.seed,
+        "data_version": found.data.version,
         "budget_seconds": options.budget, "seconds": round(seconds, 1), "audit": _audit(found, facts),
         "rows": [row for name, part in slices.items() for row in _rows(found, name, *part)],
         "minus_blend": _against(found), "blend": None if found.choice is None else found.choice.as_dict(),

@@ -10,7 +10,6 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -167,8 +166,7 @@ def _report(settings: Settings, runner: Runner) -> None:
     record = {
         "steps": runner.done, "seconds_total": round(time.monotonic() - runner.started, 1),
         "memory_mib": memory, "memory_mib_total": sum(memory.values()),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": provenance.commit(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
     }  # fmt: skip
     path = settings.home / "bench" / "demo.json"
     path.parent.mkdir(exist_ok=True)

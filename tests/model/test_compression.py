@@ -10,7 +10,7 @@ import pytest
 from bench import compression as bench
 from models import onnx_export
 from models.compression import StudentConfig, distil, int8_dynamic, int8_static
-from models.ranker import RankingRows
+from models.ranker import RankingRows, ndcg_of
 
 GROUPS, SIZE, FEATURES = 120, 30, 6
 
@@ -69,4 +69,4 @@ def test_the_rule_takes_the_quickest_that_kept_its_quality() -> None:
 
 def test_requests_without_a_click_judge_nothing() -> None:
     rows = RankingRows(np.zeros((4, 1), np.float32), np.array([0, 0, 1, 0]), np.array([2, 2]))
-    assert bench.ndcg_of(rows, np.array([1.0, 0.0, 0.5, 0.1])).tolist() == [1.0]
+    assert ndcg_of(rows, np.array([1.0, 0.0, 0.5, 0.1])).tolist() == [1.0]
