@@ -38,7 +38,8 @@ def verb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verb]:
     (folder / "docker-compose.yml").write_text(PROJECT)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    environment = {**os.environ, "COMPOSE_FILE": str(folder / "docker-compose.yml"), "MINI_REDIS_PORT": port,
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # as from a terminal
+    environment = {**outside, "COMPOSE_FILE": str(folder / "docker-compose.yml"), "MINI_REDIS_PORT": port,
                    "COMPOSE_PROJECT_NAME": f"mini-test-{os.getpid()}"}  # fmt: skip
 
     def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
