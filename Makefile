@@ -43,8 +43,8 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: backup bench capacity check check-contracts check-drift dashboards demo doctor down drill-drift drill-incident
-.PHONY: drill-restore drill-sabotage env-example evaluate evidence flink help hold kill kubernetes load lock logs
+.PHONY: backup bench capacity check check-contracts check-drift dashboards demo doctor down drill-alerts drill-drift
+.PHONY: drill-incident drill-restore drill-sabotage env-example evaluate evidence flink help hold kill kubernetes load lock logs
 .PHONY: parity proto reconcile repeat replay-dead-letters reset restore resume retrain rollback rollout sbom start
 .PHONY: status test test-compose triage urls walk why
 
@@ -169,6 +169,9 @@ drill-restore: $(HOST) ## save, destroy, restore and compare MLflow's store on t
 
 dashboards: $(HOST) ## write Grafana's dashboards again from pipelines/dashboards
 	@$(HOST) -m pipelines.dashboards
+
+drill-alerts: $(TRAINING) ## every alert rule is made to fire on the running platform, most by a real fault; ALERT=name for one
+	@$(TRAINING) -m pipelines.drills alerts $(if $(ALERT),--alert $(ALERT))
 
 drill-drift: $(TRAINING) ## the marketplace changes, the platform heals itself: SCENARIO=taste_shift|traffic_mix|seasonal|price_level, KILL=part, SHORT=1
 	@$(TRAINING) -m pipelines.drills drift $(if $(SCENARIO),--scenario $(SCENARIO)) $(DRILL)

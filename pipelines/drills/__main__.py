@@ -1,4 +1,4 @@
-"""`python -m pipelines.drills drift|sabotage|incident`: exit 0 for PASS, 1 for FAIL, 2 where it cannot be run."""
+"""`python -m pipelines.drills drift|sabotage|incident|alerts`: exit 0 for PASS, 1 for FAIL, 2 where it cannot run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from types import FrameType
 
 from rich.console import Console
 
-from adapters.errors import MinimartError
-from pipelines.drills import drift, incident, sabotage
+from adapters.errors import MinimartError, Misconfigured
+from pipelines.drills import alarms, drift, incident, sabotage
 from settings import Settings, load_settings
 
 
 def main() -> None:
     chosen = _parser().parse_args()
-    if chosen.settings:
-        print(json.dumps(needed(chosen)))
-        return
     signal.signal(signal.SIGTERM, _as_interrupt)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
+        if chosen.settings:
+            print(json.dumps(needed(chosen)))
+            return
         passed = run(load_settings(), console, chosen)
     except MinimartError as error:
         console.print(f"[red]the drill cannot go on[/]: {error.detail}", highlight=False)
@@ -40,11 +40,18 @@ def run(settings: Settings, console: Console, chosen: argparse.Namespace) -> boo
                            kill=chosen.kill, kill_in=chosen.kill_in)  # fmt: skip
     if chosen.drill == "sabotage":
         return sabotage.drill(settings, console, short=chosen.short, kill=chosen.kill)
+    if chosen.drill == "alerts":
+        return alarms.drill(settings, console, only=chosen.alert)
     return incident.drill(settings, console, only=chosen.case, short=chosen.short, kill=chosen.kill)
 
 
 def needed(chosen: argparse.Namespace) -> dict[str, dict[str, str]]:
-    """Part -> the settings that it must run with while this drill goes on, where the drill cannot run it itself."""
+    """Part -> the settings that it must run with while this drill goes on, where the drill cannot run it itself.
+
+    Raises Misconfigured where the drill cannot do without running parts itself.
+    """
+    if chosen.drill == "alerts":
+        raise Misconfigured("this drill ends and freezes processes: run it on a platform that runs natively, make demo")
     if chosen.drill == "drift":
         pace, bypass = drift.pace_of(short=chosen.short), False
     elif chosen.drill == "sabotage":
@@ -72,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--share", type=float, help="how much of it, 0 to 1")
     one.add_argument("--kill-in", choices=("retraining", "shadow", "canary_5", "canary_25", "canary_50"),
                      default="retraining", help="in which state the part is killed")  # fmt: skip
+    one = drills.add_parser("alerts", help="every alert rule is made to fire")
+    one.add_argument("--alert", default="", metavar="NAME", help="only what raises this alert")
+    one.add_argument("--settings", action="store_true", help=argparse.SUPPRESS)
     drills.choices["incident"].add_argument("--case", choices=("", *(c.name for c in incident.CASES)), default="")
     return parser
 

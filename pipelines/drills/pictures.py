@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,4 +86,22 @@ def lines(path: Path, title: str, series: dict[str, Points], marks: Marks, label
     axis.set_ylabel(label)
     axis.set_xlabel("seconds since the drill began")
     axis.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def spans(path: Path, title: str, spans: Mapping[str, tuple[float, float | None]]) -> None:
+    """One bar a name, from (begin, length) in seconds; what has no length never came and gets a cross."""
+    figure = Figure(figsize=(11, 1.2 + 0.28 * len(spans)), layout="constrained")
+    axis = figure.subplots()
+    for row, (name, (begin, length)) in enumerate(spans.items()):
+        if length is None:
+            axis.plot(begin, row, "x", color=COLOURS[1])
+        else:
+            axis.barh(row, max(length, 0.5), left=begin, color=COLOURS[0], height=0.6)
+        axis.text(begin, row, f"{name}  ", ha="right", va="center", fontsize=8)
+    axis.set_ylim(len(spans) - 0.4, -0.6)
+    axis.set_yticks([])
+    axis.margins(x=0.15)
+    axis.set_title(title, loc="left", fontsize=11)
+    axis.set_xlabel("seconds since the drill began: from the fault to its alert")
     figure.savefig(path, dpi=110)

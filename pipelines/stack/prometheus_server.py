@@ -24,7 +24,9 @@ def binary(*names: str) -> str:
     raise CannotRun(f"{names[0]} is not on PATH; metrics are served all the same. To watch them: {INSTALL}")
 
 
-def scrape_config(targets: list[tuple[str, str, str]], alertmanager: str, interval: str = "5s") -> dict[str, Any]:
+def scrape_config(
+    targets: list[tuple[str, str, str]], alertmanager: str, interval: str = "5s", rules: Path = RULES
+) -> dict[str, Any]:
     """Prometheus' configuration as plain data; `targets` are (part, host:port, path)."""
     jobs = [
         {"job_name": part, "metrics_path": path, "static_configs": [{"targets": [target], "labels": {"part": part}}]}
@@ -32,20 +34,21 @@ def scrape_config(targets: list[tuple[str, str, str]], alertmanager: str, interv
     ]
     return {
         "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
-        "rule_files": [str(RULES)],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
+        "rule_files": [str(rules)],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []},
         "scrape_configs": jobs,
     }
 
 
 def launch(
-    folder: Path, *, host: str, port: int, alertmanager: str, targets: list[tuple[str, str, str]], interval: str = "5s"
+    folder: Path, *, host: str, port: int, alertmanager: str, targets: list[tuple[str, str, str]], interval: str = "5s",
+    rules: Path = RULES,
 ) -> Launch:
-    """Keeps two days or 256 MB of samples in `folder`."""
+    """Keeps two days or 256 MB of samples in `folder`. Without `alertmanager` nobody is told of alerts."""
     command = binary("prometheus")
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "prometheus.yml"
-    config.write_text(json.dumps(scrape_config(targets, alertmanager, interval), indent=1))  # JSON is YAML
+    config.write_text(json.dumps(scrape_config(targets, alertmanager, interval, rules), indent=1))  # JSON is YAML
     options = {
         "config.file": config, "storage.tsdb.path": folder / "data", "storage.tsdb.retention.time": "2d",
         "storage.tsdb.retention.size": "256MB", "web.listen-address": f"{host}:{port}", "log.level": "warn",
