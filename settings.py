@@ -155,6 +155,7 @@ class Settings(BaseSettings):
     rollout_alpha: float = Field(0.05, gt=0, lt=1, description="share of harmless challengers that may be rolled back by chance")
     rollout_gate_bypass: bool = Field(False, description="drills only: lets a challenger around the gate; refused in production")
     drift_every_s: float = Field(60, gt=0, le=86_400, description="seconds between drift checks")
+    contracts_every_s: float = Field(3600, gt=0, le=604_800, description="seconds between checks of the data contracts in batch")
     drift_window: str = Field("1h", pattern=r"^[0-9]+[smhd]$", description="window of the scheduled drift checks")
     drift_settle_s: float = Field(30, ge=0, le=604_800, description="seconds after which a feed's clicks count as all in")
     drift_confirmations: int = Field(2, ge=1, le=100, description="drift reports in a row before a retrain")

@@ -58,6 +58,7 @@ def trees(booster: Any, n_features: int) -> bytes:
             if name == produced:
                 node.output[i] = "score"
     graph.graph.output[0].name = "score"
+    graph.opset_import.sort(key=lambda one: one.domain)  # they come out of a set: one hash seed in thirteen turns them
     return bytes(graph.SerializeToString())
 
 

@@ -67,11 +67,15 @@ class Watch:
     before: Look
     seen: list[tuple[int, Look]]
 
-    def again(self) -> list[Finding]:
-        """The findings of the newest window; none while the store is away."""
+    def again(self, versions_since_ms: int | None = None) -> list[Finding]:
+        """The findings of the newest window; none while the store is away.
+
+        What each version served counts from `versions_since_ms` on, else in the window alone.
+        """
         until = now_ms() - int(1000 * LAG_S)
         try:
-            now = look(self.store, until - int(1000 * WINDOW_S), until, self.usual)
+            since = until - int(1000 * WINDOW_S)
+            now = look(self.store, since, until, self.usual, versions_since_ms=versions_since_ms)
         except Unavailable as error:
             self.stage.report.say(f"the store does not answer: {error.detail}", "note")
             return []
@@ -176,7 +180,7 @@ def _find(stage: Scene, watch: Watch, case: Case, begun: int) -> Finding | None:
     found: list[Finding] = []
     while time.monotonic() < deadline and not found:
         _pause(stage)
-        found = watch.again()
+        found = watch.again(begun)
     took = (now_ms() - begun) / 1000
     first = found[0] if found else None
     saw = f"{first.cause} after {took:.0f} s: {first.what}" if first else f"nothing within {FIND_S:.0f} s"

@@ -23,8 +23,14 @@ COLUMNS: Final = (
 )  # fmt: skip
 
 
-def look(store: Store, since_ms: int, until_ms: int, usual: tuple[int, int]) -> Look:
-    """The figures of a window; prices are compared with those of the window `usual`. Raises MinimartError."""
+def look(
+    store: Store, since_ms: int, until_ms: int, usual: tuple[int, int], *, versions_since_ms: int | None = None
+) -> Look:
+    """The figures of a window; prices are compared with those of the window `usual`. Raises MinimartError.
+
+    What each version served is counted from `versions_since_ms` on: a new one answers few at first, and its answers
+    tell the more the longer it is there.
+    """
     span: dict[str, int | float] = {"since": since_ms, "until": until_ms}
     within = "event_ms >= {since:Int64} AND event_ms < {until:Int64}"
     events = {t: int(_one(store, f"SELECT count() AS n FROM {t} FINAL WHERE {within}", span, "n")) for t in UPSTREAMS}  # noqa: S608
@@ -36,7 +42,8 @@ def look(store: Store, since_ms: int, until_ms: int, usual: tuple[int, int]) -> 
                        "lettered_ms < {until:Int64}", span, "n")  # fmt: skip
     return Look(
         (until_ms - since_ms) / 1000, events, empty, _cheap(store, span, usual), int(dead or 0),
-        _versions(store, since_ms, until_ms), _slices(store, since_ms, until_ms), _deployed(store, span),
+        _versions(store, since_ms if versions_since_ms is None else versions_since_ms, until_ms),
+        _slices(store, since_ms, until_ms), _deployed(store, span),
     )  # fmt: skip
 
 

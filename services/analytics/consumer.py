@@ -17,9 +17,10 @@ from kafka.errors import KafkaError
 
 from adapters.analytics import Analytics
 from adapters.analytics_schema import migrate
+from adapters.consumer_lag import ConsumerLag
 from adapters.errors import MinimartError
 from adapters.kafka import KafkaPublisher, assign_all, connect_consumer, to_record
-from adapters.telemetry import CONSUMER_LAG, EVENTS, NEIGHBOUR_ERRORS
+from adapters.telemetry import EVENTS, NEIGHBOUR_ERRORS
 from services.analytics import rollup
 from services.analytics.batch import Batch, Progress
 from services.analytics.metrics import FLUSH_SECONDS, LOST, watch_freshness
@@ -41,7 +42,7 @@ class Consumer:
                  crash: Callable[[str], None] = lambda point: None) -> None:
         self._store, self._bootstrap, self._crash = store, bootstrap, crash
         self._letters = Letters(store, publisher, published_letters(bootstrap))
-        self._stop = threading.Event()
+        self._stop, self._lag = threading.Event(), ConsumerLag(SOURCE)
         self.status: dict[str, str] = {"clickhouse": "not reached yet"}
 
     def stop(self) -> None:
@@ -56,6 +57,7 @@ class Consumer:
                 self._session()
             except MinimartError as error:
                 self._failed("clickhouse", error.detail)
+                self._lag.look(self._bootstrap)
             except (KafkaError, OSError, AssertionError) as error:
                 self._failed("kafka", repr(error))
             wait_s = 0.5 if time.monotonic() - begun > 30 else min(5.0, wait_s * 2)
@@ -132,6 +134,5 @@ class Consumer:
             for (topic, outcome), count in counts.items():
                 EVENTS.labels(SOURCE, topic, outcome).inc(count)
         for (topic, partition), at in batch.progress.items():
-            end = consumer.highwater(TopicPartition(topic, partition))
-            if end is not None:
-                CONSUMER_LAG.labels(SOURCE, topic, partition).set(max(0, end - at.next))
+            place = TopicPartition(topic, partition)
+            self._lag.at(place, at.next, consumer.highwater(place))

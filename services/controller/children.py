@@ -1,4 +1,4 @@
-"""The programs that the controller starts: one drift check and one training at a time, each with a file for its result.
+"""The programs that the controller starts, one of each at a time: drift check, check of the contracts, training.
 
 They outlive a controller that is killed; its successor asks for the same job, which goes on where the first one is.
 """
@@ -48,6 +48,7 @@ class Children:
         self._python, self._root, self._folder, self._window = python, root, folder, window
         self._job: tuple[str, int, _Child] | None = None
         self._drift: _Child | None = None
+        self._contracts: _Child | None = None
 
     def ensure(self, job: Job) -> None:
         """Have this attempt of this job running."""
@@ -91,6 +92,15 @@ class Children:
         self._drift = self._start("drift check", command + ([] if report else ["--no-html"]), out)
         return True
 
+    def check_contracts(self) -> bool:
+        """Start a check of the data contracts unless one runs. It tells Prometheus; nothing here depends on it."""
+        if self._contracts is not None and self._contracts.process.poll() is None:
+            return False
+        out = self._folder / "contracts-check.json"
+        command = ["pipelines.check_contracts", "--quiet", "--out", str(out)]
+        self._contracts = self._start("contracts check", command, out)
+        return True
+
     def drift_reported(self, at_ms: int) -> DriftReported | None:
         """The report of the check that runs, once it is written; None also where it could not report.
 
@@ -115,8 +125,9 @@ class Children:
     def close(self) -> None:
         """End what runs; a training goes on later where it was."""
         self.stop_job()
-        if self._drift is not None:
-            _stop(self._drift)
+        for child in (self._drift, self._contracts):
+            if child is not None:
+                _stop(child)
 
     def _start(self, what: str, command: list[str], out: Path) -> _Child:
         self._folder.mkdir(parents=True, exist_ok=True)

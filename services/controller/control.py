@@ -40,13 +40,14 @@ class Controller:
     def __init__(
         self, owner: str, store: RolloutStore, board: Board, evidence: Evidence, children: Children,
         loaded: Callable[[], Mapping[str, Any] | None], config: Config, guards: GuardConfig, *,
-        clock: Callable[[], int], drift_every_s: float, look_every_s: float, metrics: Metrics,
-        call: Callable[[str], None] = lambda why: None, pool: Executor | None = None,
+        clock: Callable[[], int], drift_every_s: float, contracts_every_s: float, look_every_s: float,
+        metrics: Metrics, call: Callable[[str], None] = lambda why: None, pool: Executor | None = None,
     ) -> None:  # fmt: skip
         """`loaded()` is what the recommender has loaded, None when it does not say; `call(why)` fetches a person."""
         self._owner, self._store, self._board, self._evidence = owner, store, board, evidence
         self._children, self._loaded, self._config, self._guards = children, loaded, config, guards
         self._clock, self._drift_every_s, self._look_every_s = clock, drift_every_s, look_every_s
+        self._contracts_every_s = contracts_every_s
         self._metrics, self._call = metrics, call
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -56,7 +57,7 @@ class Controller:
         self._figures: Mapping[str, Any] = {}
         self._drift: dict[str, Any] = {}
         self._looked = self._marked = 0.0
-        self._checked = time.monotonic()
+        self._checked = self._contracted = time.monotonic()
         self._called = ""
         self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="evidence")
         self._looking: tuple[int, Future[Judged]] | None = None
@@ -192,6 +193,8 @@ class Controller:
         happened.append(self._ticked(now))
         if state.name in ("healthy", "drift_suspected") and self._due("_checked", self._drift_every_s):
             self._children.check_drift(report=state.name == "drift_suspected")
+        if state.name == "healthy" and self._due("_contracted", self._contracts_every_s):
+            self._children.check_contracts()
         return happened
 
     def _refused(self) -> str:

@@ -43,7 +43,8 @@ def build(settings: Settings) -> FastAPI:
         Evidence(open_store(settings, timeout_s=5.0)),
         Children(_training_python(), ROOT, settings.rollout, settings.drift_window),
         _loaded(settings.url("recommender")), config_of(settings), GuardConfig(alpha=settings.rollout_alpha),
-        clock=now_ms, drift_every_s=settings.drift_every_s, look_every_s=min(LOOK_S, settings.rollout_step_s / 5),
+        clock=now_ms, drift_every_s=settings.drift_every_s, contracts_every_s=settings.contracts_every_s,
+        look_every_s=min(LOOK_S, settings.rollout_step_s / 5),
         metrics=Metrics(),
         call=lambda why: _call_a_person(incidents, why),
     )  # fmt: skip

@@ -21,11 +21,12 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import KafkaError
 from prometheus_client import Counter, Histogram
 
+from adapters.consumer_lag import ConsumerLag
 from adapters.errors import MinimartError, Unavailable
 from adapters.feature_rebuild import rebuild
 from adapters.feature_state import FeatureState, Fenced
 from adapters.kafka import KafkaPublisher, connect_consumer, to_record
-from adapters.telemetry import CONSUMER_LAG, EVENTS, FEATURE_AGE_SECONDS
+from adapters.telemetry import EVENTS, FEATURE_AGE_SECONDS
 from feature_repo import events
 from feature_repo.plan import FeaturePlan
 from services.stream_features.shard import SOURCE, Engine, Shard
@@ -57,7 +58,8 @@ class Worker:
         self._state, self._publisher, self._bootstrap, self._lake = state, publisher, bootstrap, lake
         self._instance, self._crash, self._outdated = instance, crash, outdated
         self._shards: dict[int, Shard] = {}
-        self._newest = 0.0
+        self._newest, self._lag = 0.0, ConsumerLag(SOURCE)
+        FEATURE_AGE_SECONDS.set_function(lambda: max(0.0, time.time() - self._newest) if self._newest else 0.0)
         self._stop = threading.Event()
         self.status: dict[str, str] = {"kafka": "not connected yet"}
 
@@ -79,6 +81,7 @@ class Worker:
                 COMMITS.labels("unavailable").inc()
                 self.status = {"neighbour": error.detail}
                 _log.warning("neighbour_unavailable", detail=error.detail)
+                self._lag.look(self._bootstrap)
                 self._stop.wait(0.5)
             except (KafkaError, OSError, AssertionError) as error:
                 self.status = {"kafka": repr(error)}
@@ -122,6 +125,7 @@ class Worker:
             self._shards[partition] = self._load(partition)
         for tp in consumer.assignment():
             consumer.seek(tp, self._shards[tp.partition].next_offset(tp.topic))
+        self._lag.keep(consumer.assignment())
         if owned:
             _log.info("partitions_owned", partitions=sorted(self._shards))
 
@@ -162,6 +166,7 @@ class Worker:
         """Count one poll's records and commit them."""
         self._crash("after_poll")
         arrivals: dict[str, int] = {}
+        newest = self._newest
         for tp, messages in polled.items():
             shard = self._shards[tp.partition]
             fresh = [to_record(m) for m in messages if m.offset >= shard.next_offset(tp.topic)]
@@ -169,7 +174,7 @@ class Worker:
                 shard.read(tp.topic, fresh)
                 stage = "item" if tp.topic == events.REKEYED else "shopper"
                 arrivals[stage] = min(arrivals.get(stage, fresh[0].timestamp_ms), fresh[0].timestamp_ms)
-                self._newest = max(self._newest, fresh[-1].timestamp_ms / 1000)
+                newest = max(newest, fresh[-1].timestamp_ms / 1000)
         busy = [self._shards[p] for p in sorted({tp.partition for tp in polled})]
         missing = {shard.partition: shard.missing() for shard in busy}
         loaded = iter(self._state.states([key for keys in missing.values() for key in keys]))
@@ -179,6 +184,7 @@ class Worker:
         self._crash("after_publish")
         self._state.commit(batches, int(time.time() * 1000))
         self._crash("after_commit")
+        self._newest = newest
         self._account(busy, arrivals)
 
     def _send_on(self, shards: list[Shard]) -> None:
@@ -209,9 +215,5 @@ class Worker:
 
     def _report(self, consumer: Any) -> None:
         for tp in consumer.assignment():
-            end = consumer.highwater(tp)
-            if end is not None and tp.partition in self._shards:
-                behind = end - self._shards[tp.partition].next_offset(tp.topic)
-                CONSUMER_LAG.labels(SOURCE, tp.topic, tp.partition).set(max(0, behind))
-        if self._newest:
-            FEATURE_AGE_SECONDS.set(max(0.0, time.time() - self._newest))
+            if tp.partition in self._shards:
+                self._lag.at(tp, self._shards[tp.partition].next_offset(tp.topic), consumer.highwater(tp))

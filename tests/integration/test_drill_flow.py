@@ -121,7 +121,11 @@ def test_a_platform_that_serves_a_bad_model_on_is_found_out(
 def test_an_incident_is_found_held_repaired_and_written_down(
     settings: Settings, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look(_store: Any, since_ms: int, until_ms: int, _usual: tuple[int, int]) -> Look:
+    counted: list[int | None] = []
+
+    def look(_store: Any, since_ms: int, until_ms: int, _usual: tuple[int, int], *,
+             versions_since_ms: int | None = None) -> Look:
+        counted.append(versions_since_ms)
         seconds = (until_ms - since_ms) / 1000
         feeds, clicks = int(30 * seconds), int(60 * seconds * (1 - script.scenario.silence))
         events = {"impressions": feeds, "clicks": clicks, "orders": clicks // 10}
@@ -137,4 +141,7 @@ def test_an_incident_is_found_held_repaired_and_written_down(
     assert passed == all(check["ok"] for check in report["checks"])
     (written,) = settings.incidents.glob("*silence*.md")
     assert "an upstream is silent" in written.read_text()
+    asked = [since for since in counted if since is not None]
+    assert len(set(asked)) == 1, "while a cause is looked for, versions count from the moment at which it broke"
+    assert counted[-1] is None, "afterwards in the newest window alone: what was rolled back counts no more"
     assert script.holds == {}

@@ -117,8 +117,8 @@ def controller_of(shop: Shop, redis: str, owner: str) -> Controller:
     board = Board(shop.folder / "published", shop.folder / "rollout", MemoryPublisher(), shop.aliases)
     return Controller(
         owner, RedisRolloutStore(redis), board, Evidence(shop.store), shop.children, shop.keeper.describe,  # type: ignore[arg-type]
-        CONFIG, GuardConfig(least_users=5), clock=lambda: shop.now_ms, drift_every_s=1e9, look_every_s=0.0,
-        metrics=METRICS,
+        CONFIG, GuardConfig(least_users=5), clock=lambda: shop.now_ms, drift_every_s=1e9,
+        contracts_every_s=1e9, look_every_s=0.0, metrics=METRICS,
     )  # fmt: skip
 
 

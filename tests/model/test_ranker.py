@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from models import onnx_export
 from models.ranker import PRERANKER, RANKER, RankerConfig, RankingRows, importance, refit_on_all, train
+from settings import ROOT
 
 NAMES = [f"f{i}" for i in range(6)]
 
@@ -56,3 +61,22 @@ def test_rows_and_configurations_check_themselves() -> None:
     kept = planted(5, 5, biased=True).requests(np.array([True, False, True, False, False]))
     assert len(kept.labels) == 60
     assert kept.groups.tolist() == [30, 30]
+
+
+CONVERT = """
+import hashlib, lightgbm, numpy
+from models import onnx_export
+x = numpy.random.default_rng(0).normal(size=(500, 3))
+booster = lightgbm.train({"verbose": -1, "num_threads": 1, "deterministic": True}, lightgbm.Dataset(x, x[:, 0]), 3)
+print(hashlib.sha256(onnx_export.trees(booster, 3)).hexdigest())
+"""
+
+
+def test_the_same_trees_are_the_same_bytes_whatever_the_hash_seed() -> None:
+    """With seed 20 a set of the converter's is read in another order than with seed 1."""
+    digests = {
+        subprocess.run([sys.executable, "-c", CONVERT], env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT,
+                       capture_output=True, text=True, check=True).stdout
+        for seed in ("1", "20")
+    }  # fmt: skip
+    assert len(digests) == 1

@@ -65,6 +65,7 @@ class FakeChildren:
     job: JobEnded | None = None
     report: DriftReported | None = None
     checks: list[bool] = field(default_factory=list)
+    contracts: int = 0
 
     def ensure(self, job: Job) -> None:
         self.running = job
@@ -78,6 +79,10 @@ class FakeChildren:
 
     def check_drift(self, *, report: bool) -> bool:
         self.checks.append(report)
+        return True
+
+    def check_contracts(self) -> bool:
+        self.contracts += 1
         return True
 
     def drift_reported(self, at_ms: int) -> DriftReported | None:
@@ -148,6 +153,7 @@ class World:
     loaded: dict[str, Any] | None = None
     calls: list[str] = field(default_factory=list)
     now_ms: int = 1_000_000
+    contracts_every_s: float = 1e9
 
     @property
     def published(self) -> Path:
@@ -157,8 +163,8 @@ class World:
         board = Board(self.published, self.home / "rollout", self.sink, self.aliases)
         return Controller(
             owner, self.store, board, self.evidence, self.children, lambda: self.loaded, CONFIG,  # type: ignore[arg-type]
-            GuardConfig(), clock=lambda: self.now_ms, drift_every_s=1e9, look_every_s=0.0, metrics=METRICS,
-            call=self.calls.append, pool=Inline(),
+            GuardConfig(), clock=lambda: self.now_ms, drift_every_s=1e9, contracts_every_s=self.contracts_every_s,
+            look_every_s=0.0, metrics=METRICS, call=self.calls.append, pool=Inline(),
         )  # fmt: skip
 
     def pass_s(self, controller: Controller, seconds: float) -> None:

@@ -303,3 +303,30 @@ def test_a_drift_report_counts_before_its_pages_are_filed(tmp_path: Path) -> Non
     while not children.check_drift(report=False) and time.monotonic() < deadline:
         assert children.drift_reported(3) is None
     children.close()
+
+
+def test_contracts_are_checked_while_all_is_well_and_not_during_a_rollout(world: World) -> None:
+    world.contracts_every_s = 0
+    controller = world.new()
+    controller.tick()
+    controller.tick()
+    assert world.children.contracts == 2
+    shadowing(world, controller)
+    begun = world.children.contracts
+    controller.tick()
+    assert world.children.contracts == begun
+
+
+def test_one_check_of_the_contracts_runs_at_a_time(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/said\nwhile [ ! -e {tmp_path}/enough ]; do sleep 0.05; done\n")
+    python.chmod(0o755)
+    children = Children(str(python), tmp_path, tmp_path, "1h")
+    assert children.check_contracts()
+    assert not children.check_contracts()
+    (tmp_path / "enough").touch()
+    deadline = time.monotonic() + 20
+    while not children.check_contracts() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children.close()
+    assert "-m pipelines.check_contracts --quiet" in (tmp_path / "said").read_text()
