@@ -63,7 +63,7 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     say = world.progress()
     samples: dict[str, Any] = {"catch_up": {}}
     rates: dict[str, dict[str, int]] = {"consume_and_decode": {}, "stream_workers": {}}
-    for workers in WORKERS:
+    for workers in WORKERS[-1:] if asked.quick else WORKERS:
         with servers(folder / str(workers), plan, sys.executable) as stack:
             send(stack, stream)
             rates["consume_and_decode"][str(workers)] = round(count / floor(stack, workers))

@@ -35,6 +35,7 @@ GONE_S: Final = 5.0
 CHANCE: Final = 0.001  # that a canary which is meant to have its share is called too large
 HARMLESS_S: Final = 15.0  # of canary for one that nobody can notice, before the drill takes it back
 SHORT_KINDS: Final = ("NaN scores", "wrong schema", "slow")
+SHORT_AROUND: Final = ("slow",)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def drill(settings: Settings, console: Console, *, short: bool, kill: str) -> bo
     title = "sabotage drill: " + ("three" if short else "six") + " bad challengers"
     with scene(settings, "sabotage", title, pace_of(short=short), console, bypass=True, kill=kill) as stage:
         kinds = [bad for bad in SIX if not short or bad.kind in SHORT_KINDS]
-        run(stage, kinds, [bad for bad in kinds if not short or bad.harms])
+        run(stage, kinds, [bad for bad in kinds if not short or bad.kind in SHORT_AROUND])
         return stage.report.end()
 
 
