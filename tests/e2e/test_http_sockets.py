@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,7 +56,12 @@ def test_bodies_over_sockets(platform: Platform, route: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(RAW))
-def test_raw_bytes_end_in_time(platform: Platform, service: str, name: str) -> None:
+def test_raw_bytes_end_in_time(platform: Platform, name: str) -> None:
+    with ThreadPoolExecutor(len(ROUTES)) as pool:  # a time-out of ten seconds is waited for once
+        list(pool.map(lambda service: ends_in_time(platform, service, name), ROUTES))
+
+
+def ends_in_time(platform: Platform, service: str, name: str) -> None:
     payload = RAW[name].replace(b"{route}", ROUTES[service].encode())
     began = time.monotonic()
     with socket.create_connection((platform.settings.host, platform.settings.port(service)), timeout=SECONDS) as raw:
