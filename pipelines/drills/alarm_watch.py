@@ -15,12 +15,13 @@ import httpx
 import yaml
 
 from pipelines.stack import prometheus_server
-from pipelines.stack.launch import free_ports, running
+from pipelines.stack.launch import Launch, free_ports, running
 from pipelines.stack.parts import targets
 from settings import Settings
 
 INTERVAL_S: Final = 2
 FOR_S: Final = 2
+FORGET_S: Final = 12
 STALE_SHARE: Final = 0.05
 """A topic is stale for the drill at this share of what its contract allows: 45 seconds of the clicks' 15 minutes."""
 
@@ -59,7 +60,10 @@ class Watch:
     @contextlib.contextmanager
     def running(self) -> Iterator[Watch]:
         """Within: it runs. Raises CannotRun where Prometheus is not installed, Unavailable where it does not start."""
-        with running(self._launch(), log=self._folder / "prometheus.log", ready=self._ready) as self._process:
+        start = self._launch()
+        # What is read no longer is forgotten soon, and not after five minutes.
+        start = Launch((*start.command, f"--query.lookback-delta={FORGET_S}s"), start.environment)
+        with running(start, log=self._folder / "prometheus.log", ready=self._ready) as self._process:
             yield self
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -77,7 +81,7 @@ class Watch:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
-    def _launch(self, *without: str) -> Any:
+    def _launch(self, *without: str) -> Launch:
         found: list[tuple[str, str, str]] = [
             (one.name, target, one.metrics or "/metrics")
             for one, target in targets(self._settings) if one.name not in without

@@ -19,6 +19,7 @@ import httpx
 import psutil
 
 from adapters.bundles import load_bundle, put_file
+from adapters.errors import Unavailable
 from adapters.pointers import ROLLOUT
 from models.drift.base import Level
 from models.marketplace.world import item_id
@@ -107,7 +108,7 @@ def bad_event(stage: Scene, _watch: Watch) -> Iterator[Tick]:
     """A click with a place but no feed: its schema, but not its contract."""
     click = {"type": "product_clicked", "item_id": _any_item(stage), "category": "none",
              "price_cents": 1, "position": 3}  # fmt: skip
-    _send(stage, [_event("click", 0) | click])
+    _send(stage, [_event("click", 0) | click], answer=422)
     yield nothing
 
 
@@ -302,9 +303,11 @@ def _with_words(stage: Scene, words: str) -> list[psutil.Process]:
     return [one for pid, one in found.items() if pid != os.getpid()]
 
 
-def _send(stage: Scene, events: list[Mapping[str, Any]]) -> None:
-    answer = stage.neighbours.http.post(f"{stage.settings.url('collector')}/v1/events", json=events, timeout=30)
-    answer.raise_for_status()
+def _send(stage: Scene, events: list[Mapping[str, Any]], *, answer: int = 202) -> None:
+    """To the collector. Raises Unavailable where it answers otherwise."""
+    said = stage.neighbours.http.post(f"{stage.settings.url('collector')}/v1/events", json=events, timeout=30)
+    if said.status_code != answer:
+        raise Unavailable(f"the collector answers {said.status_code}, not {answer}: {said.text[:200]}")
 
 
 def _event(kind: str, number: int) -> dict[str, Any]:

@@ -93,15 +93,16 @@ def spans(path: Path, title: str, spans: Mapping[str, tuple[float, float | None]
     """One bar a name, from (begin, length) in seconds; what has no length never came and gets a cross."""
     figure = Figure(figsize=(11, 1.2 + 0.28 * len(spans)), layout="constrained")
     axis = figure.subplots()
-    for row, (name, (begin, length)) in enumerate(spans.items()):
+    for row, (begin, length) in enumerate(spans.values()):
         if length is None:
             axis.plot(begin, row, "x", color=COLOURS[1])
         else:
             axis.barh(row, max(length, 0.5), left=begin, color=COLOURS[0], height=0.6)
-        axis.text(begin, row, f"{name}  ", ha="right", va="center", fontsize=8)
     axis.set_ylim(len(spans) - 0.4, -0.6)
-    axis.set_yticks([])
-    axis.margins(x=0.15)
+    axis.set_yticks(range(len(spans)), list(spans), fontsize=8)
+    axis.set_xlim(left=0)
+    axis.grid(axis="y", color="#eeeeee")
+    axis.set_axisbelow(True)
     axis.set_title(title, loc="left", fontsize=11)
     axis.set_xlabel("seconds since the drill began: from the fault to its alert")
     figure.savefig(path, dpi=110)
