@@ -225,4 +225,5 @@ def test_drift_started_in_the_console_is_watched_until_it_heals(
             for width, page in pages.items():
                 says(page, "#rollout", state.replace("_", " "))
                 fits(page)
+                page.evaluate("window.scrollTo(0, 0)")  # the bar at the top belongs to the top of the picture
                 page.screenshot(path=str(platform.screenshots / f"heals-{width}-{state}.png"), full_page=True)
