@@ -21,11 +21,13 @@ from typing import Any, Final
 
 import lightgbm
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from adapters import provenance
+from bench.numbers import difference
 from bench.samples import keep, percentiles
 from models import onnx_export
 from models.bootstrap import paired
@@ -110,20 +112,24 @@ def tower(context: Context, _: Any) -> Task:
 def latencies(task: Task, rounds: int) -> dict[int, dict[str, NDArray[np.float64]]]:
     """Milliseconds by number of rows and form; every round runs all forms once."""
     sessions = {name: onnx_export.session(form) for name, form in task.forms.items()}
-    out: dict[int, dict[str, NDArray[np.float64]]] = {}
-    size = len(next(iter(task.inputs.values())))
-    for rows in SHAPES[task.name]:
-        took: dict[str, list[float]] = {name: [] for name in sessions}
-        for number in range(rounds + 5):
-            at = number * rows % max(1, size - rows)
-            feed = {name: values[at : at + rows] for name, values in task.inputs.items()}
-            for name, session in sessions.items():
-                began = time.perf_counter()
-                session.run(None, feed)
-                if number >= 5:
-                    took[name].append(1e3 * (time.perf_counter() - began))
-        out[rows] = {name: np.array(ms) for name, ms in took.items()}
-    return out
+    return {rows: in_turns(sessions, task.inputs, rows, rounds) for rows in SHAPES[task.name]}
+
+
+def in_turns(
+    sessions: Mapping[str, onnxruntime.InferenceSession], inputs: Mapping[str, NDArray[Any]], rows: int, rounds: int
+) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of every run with so many of the inputs' rows; a round runs each once, five more warm up."""
+    size = len(next(iter(inputs.values())))
+    took: dict[str, list[float]] = {name: [] for name in sessions}
+    for number in range(rounds + 5):
+        at = number * rows % max(1, size - rows)
+        feed = {name: values[at : at + rows] for name, values in inputs.items()}
+        for name, session in sessions.items():
+            began = time.perf_counter()
+            session.run(None, feed)
+            if number >= 5:
+                took[name].append(1e3 * (time.perf_counter() - began))
+    return {name: np.array(ms) for name, ms in took.items()}
 
 
 def judged(task: Task, times: Mapping[int, Mapping[str, NDArray[np.float64]]], lose: float, seed: int
@@ -157,9 +163,8 @@ def show(found: Sequence[Mapping[str, Any]], console: Console) -> None:
         for row in one["rows"]:
             marks = ["*" if one["rule"][n] == row["form"] else "" for n in shapes]
             times = [f"{row['latency_ms'][n]['p50']:.3f}{mark}" for n, mark in zip(shapes, marks, strict=True)]
-            d = row["difference"]
-            interval = f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
-            table.add_row(row["form"], f"{row['bytes'] / 1024:,.0f}", f"{row['quality']:.4f}", interval, *times,
+            table.add_row(row["form"], f"{row['bytes'] / 1024:,.0f}", f"{row['quality']:.4f}",
+                          difference(row["difference"]), *times,
                           f"{row['latency_ms'][shapes[-1]]['p99']:.3f}")  # fmt: skip
         console.print(table)
     console.print("* taken by the rule: the quickest form that surely kept its quality")

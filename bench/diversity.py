@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters import provenance
+from bench.numbers import difference
 from bench.samples import keep
 from models.bootstrap import interval, paired
 from models.metrics import coverage, intra_list_diversity, ndcg, ranks_from_list
@@ -125,10 +126,9 @@ def show(rows: Sequence[Mapping[str, Any]], taken: float, console: Console) -> N
     for head in ("balance", *MEASURES, "difference of NDCG@20", "catalogue shown"):
         table.add_column(head, justify="right")
     for row in rows:
-        d = row["difference"]
         table.add_row(f"{row['balance']:g}" + ("*" if row["balance"] == taken else ""),
                       *(f"{row['metrics'][m]['mean']:.4f}" for m in MEASURES),
-                      f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]", f"{row['coverage']:.1%}")  # fmt: skip
+                      difference(row["difference"]), f"{row['coverage']:.1%}")  # fmt: skip
     console.print(table)
     console.print(f"* taken by the rule; serving uses {RULE.balance:g}")
 

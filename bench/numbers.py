@@ -185,7 +185,7 @@ def compression(result: Mapping[str, Any]) -> str:
     for one in result["models"]:
         shapes = list(one["rule"])
         rows = [
-            [row["form"], f"{row['bytes'] / 1024:,.0f}", f"{row['quality']:.4f}", _difference(row["difference"]),
+            [row["form"], f"{row['bytes'] / 1024:,.0f}", f"{row['quality']:.4f}", difference(row["difference"]),
              *(_bold(f"{row['latency_ms'][n]['p50']:.3f}", one["rule"][n] == row["form"]) for n in shapes)]
             for row in one["rows"]
         ]  # fmt: skip
@@ -202,7 +202,7 @@ def rankers(result: Mapping[str, Any]) -> str:
     metrics = list(result["rows"][0]["metrics"])
     rows = [
         [row["model"], *(f"{row['metrics'][m]['mean']:.4f}" for m in metrics),
-         _difference(row["difference"][metrics[0]]),
+         difference(row["difference"][metrics[0]]),
          "" if row["fit_seconds"] is None else f"{row['fit_seconds']:.0f}",
          "" if row["latency_ms"] is None else f"{row['latency_ms']['p50']:.2f}"]
         for row in result["rows"]
@@ -219,7 +219,7 @@ def diversity(result: Mapping[str, Any]) -> str:
     rows = [
         [_bold(f"{row['balance']:g}", row["balance"] == result["taken"]),
          *(f"{row['metrics'][m]['mean']:.4f}" for m in ("ndcg@20", "diversity")),
-         f"{row['metrics']['categories']['mean']:.1f}", _difference(row["difference"]), f"{row['coverage']:.1%}"]
+         f"{row['metrics']['categories']['mean']:.1f}", difference(row["difference"]), f"{row['coverage']:.1%}"]
         for row in result["rows"]
     ]  # fmt: skip
     heads = ["balance", "NDCG@20", "intra-list diversity", "categories", "difference of NDCG@20", "catalogue shown"]
@@ -266,7 +266,8 @@ def _interval(value: Mapping[str, float]) -> str:
     return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
 
 
-def _difference(value: Mapping[str, float]) -> str:
+def difference(value: Mapping[str, float]) -> str:
+    """A mean difference and its interval."""
     return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
 
 

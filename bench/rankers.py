@@ -29,6 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters import provenance
+from bench.compression import in_turns
+from bench.numbers import difference
 from bench.samples import keep, percentiles
 from models import deep_ranker, onnx_export
 from models.bootstrap import interval, paired
@@ -147,17 +149,9 @@ def judged(fitted: Mapping[str, Fitted], rows: RankingRows) -> dict[str, dict[st
 
 
 def latencies(fitted: Mapping[str, Fitted], rows: RankingRows) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds for `SHAPE` rows on one thread; every round runs all forms once."""
+    """Milliseconds for `SHAPE` rows on one thread."""
     sessions = {name: onnx_export.session(one.form) for name, one in fitted.items()}
-    took: dict[str, list[float]] = {name: [] for name in sessions}
-    for number in range(ROUNDS + 5):
-        at = number * SHAPE % max(1, len(rows.features) - SHAPE)
-        for name, session in sessions.items():
-            begun = time.perf_counter()
-            session.run(None, {"features": rows.features[at : at + SHAPE]})
-            if number >= 5:
-                took[name].append(1e3 * (time.perf_counter() - begun))
-    return {name: np.array(ms) for name, ms in took.items()}
+    return in_turns(sessions, {"features": rows.features}, SHAPE, ROUNDS)
 
 
 def table_of(fitted: Mapping[str, Fitted], values: Mapping[str, Mapping[str, NDArray[np.float64]]],
@@ -183,9 +177,8 @@ def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     for head in ("model", *metrics, "difference", "fit s", f"ms, {SHAPE} rows"):
         table.add_column(head, justify="left" if head == "model" else "right")
     for row in rows:
-        d = row["difference"][metrics[0]]
         cells = [f"{row['metrics'][m]['mean']:.4f}" for m in metrics]
-        cells += [f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"]
+        cells.append(difference(row["difference"][metrics[0]]))
         cells += ["" if row["fit_seconds"] is None else f"{row['fit_seconds']:.0f}"]
         cells += ["" if row["latency_ms"] is None else f"{row['latency_ms']['p50']:.2f}"]
         table.add_row(row["model"], *cells)

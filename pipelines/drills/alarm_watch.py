@@ -47,12 +47,13 @@ def hurried(rules: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Watch:
-    """What fires now, by the drill's own Prometheus."""
+    """What fires now, by the drill's own Prometheus: on a free port, with its data in `folder`, deleted at the end."""
 
-    def __init__(self, settings: Settings, folder: Path, port: int) -> None:
-        self._settings, self._folder, self._port = settings, folder, port
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        (self._port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
-        self._http = httpx.Client(timeout=5, trust_env=False, base_url=f"http://127.0.0.1:{port}")
+        self._http = httpx.Client(timeout=5, trust_env=False, base_url=f"http://127.0.0.1:{self._port}")
         self._hurried = folder / "hurried.yml"
         folder.mkdir(parents=True, exist_ok=True)
         self._hurried.write_text(json.dumps(hurried(rules_of())))  # JSON is YAML
@@ -96,12 +97,6 @@ class Watch:
             return self._http.get("/-/ready").status_code == 200
         except httpx.HTTPError:
             return False
-
-
-def watch_of(settings: Settings, folder: Path) -> Watch:
-    """On a free port, with its data in `folder`, which is deleted when it ends."""
-    (port,) = free_ports(1)
-    return Watch(settings, folder, port)
 
 
 def severities(rules: list[dict[str, Any]]) -> Mapping[str, str]:

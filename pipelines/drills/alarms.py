@@ -15,7 +15,7 @@ from rich.console import Console
 
 from adapters.errors import Misconfigured
 from pipelines.drills import pictures
-from pipelines.drills.alarm_watch import Watch, rules_of, severities, watch_of
+from pipelines.drills.alarm_watch import Watch, rules_of, severities
 from pipelines.drills.faults import FAULTS, Fault
 from pipelines.drills.report import now_ms
 from pipelines.drills.sabotage import PACE as SABOTAGE
@@ -63,7 +63,7 @@ def drill(settings: Settings, console: Console, *, only: str) -> bool:
     title = f"alarm drill: {sum(len(f.alerts) for f in faults)} alerts"
     with scene(settings, "alerts", title, PACE, console, bypass=True) as stage:
         folder = settings.work / "drills" / stage.report.folder.name / "prometheus"
-        with watch_of(settings, folder).running() as watch:
+        with Watch(settings, folder).running() as watch:
             run(stage, watch, faults)
         return stage.report.end()
 
