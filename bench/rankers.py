@@ -94,7 +94,11 @@ def engagement_trees(data: Data) -> bytes:
     first = of(data.learn)
     stop = lightgbm.early_stopping(RANKER.patience, verbose=False)
     booster = lightgbm.train(asked, first, RANKER.trees, valid_sets=[of(data.choose, first)], callbacks=[stop])
-    return onnx_export.trees(_best(booster), len(FEATURES))
+    # A classifier's ONNX gives a class; the same trees read as a regression give their sum, the log odds.
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    summed = text.replace("objective=binary sigmoid:1\n", "objective=regression\n")
+    summed = summed.replace("[objective: binary]", "[objective: regression]")
+    return onnx_export.trees(lightgbm.Booster(model_str=summed), len(FEATURES))
 
 
 def dcn(data: Data, objective: Objective) -> bytes:

@@ -13,6 +13,7 @@ from bench import rankers as bench
 from models import deep_ranker, onnx_export
 from models.deep_ranker import DeepRanker, DeepRankerConfig
 from models.ranker import RankingRows, ndcg_of
+from models.ranking_features import FEATURES
 
 GROUPS, SIZE = 400, 20
 CONFIG = DeepRankerConfig(hidden=(32,), epochs=15, batch_rows=512, learning_rate=5e-3)
@@ -93,3 +94,17 @@ def test_the_bench_judges_every_kind_and_the_readme_can_show_it() -> None:
     assert counts["ndcg@10, carts and orders"] <= counts["ndcg@10"]
     whence = {"command": "c", "seed": 1, "requests": {"judge": 60}, "rows": found, **provenance.stamp()}
     assert "DCNv2 listwise" in numbers.rankers(whence)
+
+
+def test_engagement_trees_give_one_score_a_row_that_orders_by_worth() -> None:
+    def rows(seed: int) -> RankingRows:
+        rng = np.random.default_rng(seed)
+        features = rng.normal(size=(60 * 100, len(FEATURES))).astype(np.float32)
+        labels = (rng.random(len(features)) < 1 / (1 + np.exp(3 - 2 * features[:, 0]))).astype(np.int64)
+        return RankingRows(features, labels * 3, np.full(60, 100))
+
+    judge = rows(3)
+    form = bench.engagement_trees(bench.Data(rows(1), rows(2), judge, threads=1))
+    scores = onnx_export.run(form, {"features": judge.features})
+    assert scores.shape == (len(judge.labels), 1)
+    assert np.corrcoef(scores[:, 0], judge.features[:, 0])[0, 1] > 0.8
