@@ -43,10 +43,10 @@ endif
 DRILL = $(if $(KILL),--kill $(KILL)) $(if $(KILL_IN),--kill-in $(KILL_IN)) $(if $(SHORT),--short)
 
 .DEFAULT_GOAL := help
-.PHONY: backup bench capacity check check-contracts check-drift dashboards demo doctor down drill-alerts drill-drift
-.PHONY: drill-incident drill-restore drill-sabotage env-example evaluate evidence flink help hold kill kubernetes load lock logs
-.PHONY: parity proto reconcile repeat replay-dead-letters reset restore resume retrain rollback rollout sbom start
-.PHONY: status test test-compose triage urls walk why
+.PHONY: backup bench bench-gpu capacity check check-contracts check-drift dashboards demo doctor down drill-alerts
+.PHONY: drill-drift drill-incident drill-restore drill-sabotage env-example evaluate evidence flink help hold kill
+.PHONY: kubernetes load lock logs parity proto reconcile repeat replay-dead-letters reset restore resume retrain
+.PHONY: rollback rollout sbom start status test test-compose triage urls walk why
 
 help: ## this list
 	@echo "Minimart: make demo, then open what make urls prints."
@@ -124,6 +124,9 @@ bench: $(TRAINING) ## measure again what the README says, on the running platfor
 	@cp "$${MINIMART_HOME:-.minimart}/bench/demo.json" bench/results/demo.json
 	@$(PLATFORM) -m bench.load --rate $(RATE) --seconds $(SECONDS) --save bench/results/load.json
 	@$(TRAINING) -m pipelines.evaluate --out bench/results/funnel.json
+
+bench-gpu: $(TRAINING) ## shopper tower and deep ranker on this machine's NVIDIA GPU against its CPU: FP32, FP16, TensorRT where present
+	@$(TRAINING) -m bench.gpu --save bench/results/gpu.json
 
 capacity: $(TRAINING) ## what 100,000 requests a second would need: measured on this machine, simulated beyond it; about 5 minutes
 	@$(TRAINING) -m bench.capacity --save bench/results/capacity.json

@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     mlflow_password: str = Field("", repr=False, description="password of that user")
     triton_grpc: str = Field("", description="host:port of Triton's gRPC endpoint")
     triton_http: str = Field("", description="host:port of Triton's HTTP endpoint")
+    triton_gpu_config: str = Field(
+        "config", pattern=r"^[a-z0-9_]+$",
+        description="profile gpu: the file under deploy/triton/<model>/configs that NVIDIA's image loads, e.g. tensorrt_fp16",
+    )  # fmt: skip
     clickhouse_url: str = Field("", description="http(s) address of ClickHouse's HTTP interface")
     clickhouse_user: str = Field("default", description="user of ClickHouse")
     clickhouse_password: str = Field("", repr=False, description="password of that user")

@@ -20,7 +20,7 @@ def put_version(
     repository: Path, model: str, config: Path, bundle: Bundle, file: str, *, keep: Collection[str] = (),
     bypass: bool = False,
 ) -> None:  # fmt: skip
-    """Place `<repository>/<model>/{config.pbtxt, <version>/model.onnx}` from a verified bundle.
+    """Place `<repository>/<model>/{config.pbtxt, configs/, <version>/model.onnx}` from a verified bundle.
 
     The newest KEPT_VERSIONS versions and those in `keep` stay, the others go. Raises Corrupt if the bundle is damaged
     or its gate was not passed: Triton serves whatever lies there.
@@ -36,6 +36,10 @@ def put_version(
     staged = repository / f".{model}.pbtxt"
     shutil.copyfile(config, staged)
     staged.replace(folder / "config.pbtxt")
+    for other in sorted((config.parent / "configs").glob("*.pbtxt")):  # Triton takes one that it is told by name
+        (folder / "configs").mkdir(exist_ok=True)
+        shutil.copyfile(other, staged)
+        staged.replace(folder / "configs" / other.name)
     versions = sorted((int(p.name) for p in folder.iterdir() if p.name.isdigit()), reverse=True)
     for old in versions[KEPT_VERSIONS:]:
         if str(old) not in keep:

@@ -22,7 +22,7 @@ from adapters.decision_log import Record, features_of
 from adapters.errors import MinimartError
 from models.contributions import Contributions
 from models.ranking_features import DEVICES, USER
-from models.rerank import SOLD_OUT, Context, Slate, rerank, rule_of
+from models.rerank import Context, Slate, Stock, rerank, rule_of
 from models.retrieval import SIZES
 
 Outcome = Literal["same", "close", "different", "cannot"]
@@ -215,15 +215,20 @@ def _rules(record: Record, models: ArchivedModels, after: dict[str, Sequence[str
         raise _Cannot("the record is older than the rules' inputs in records")
     ids = given["item_ids"]
     rules = [rule_of(rule) for rule in given["applied"]]
-    out = {d["item_id"] for d in record["dropped"] if d["rule"] != SOLD_OUT}
-    late = {d["item_id"] for d in record["dropped"] if d["rule"] == SOLD_OUT}
+    by_rule = {d["item_id"]: d["rule"] for d in record["dropped"]}
+    out = {item for item, rule in by_rule.items() if rule in {one.name for one in rules}}
+    late = by_rule.keys() - out
     place = {item: i for i, item in enumerate(ids)}
     context = Context(
         k=int(record["k"]),
         new=np.isin(ids, given["new"]),
         promoted=np.isin(ids, given["promoted"]),
+        adult=np.isin(ids, given.get("adult", [])),
+        of_age=bool(record.get("of_age")),
+        category=np.array(given.get("categories", [-1] * len(ids)), np.int64),
+        liked=np.array(given.get("liked", []), np.int64),
         recent=np.array([place[item] for item in record["recent_items"] if item in place], np.int64),
-        in_stock=lambda row: ids[row] not in out,
+        in_stock=lambda row: by_rule.get(ids[row]) != Stock.name,
         embeddings=lambda wanted: _vectors([ids[row] for row in wanted.tolist()], record, models),
     )
     order, scores = _slate(record, ids)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any, Final
 
 import lightgbm
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +27,7 @@ from rich.table import Table
 from adapters import provenance
 from bench.numbers import difference
 from bench.samples import keep, percentiles
+from bench.timing import in_turns
 from models import onnx_export
 from models.bootstrap import paired
 from models.compression import StudentConfig, distil, int8_dynamic, int8_static
@@ -113,23 +112,6 @@ def latencies(task: Task, rounds: int) -> dict[int, dict[str, NDArray[np.float64
     """Milliseconds by number of rows and form; every round runs all forms once."""
     sessions = {name: onnx_export.session(form) for name, form in task.forms.items()}
     return {rows: in_turns(sessions, task.inputs, rows, rounds) for rows in SHAPES[task.name]}
-
-
-def in_turns(
-    sessions: Mapping[str, onnxruntime.InferenceSession], inputs: Mapping[str, NDArray[Any]], rows: int, rounds: int
-) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds of every run with so many of the inputs' rows; a round runs each once, five more warm up."""
-    size = len(next(iter(inputs.values())))
-    took: dict[str, list[float]] = {name: [] for name in sessions}
-    for number in range(rounds + 5):
-        at = number * rows % max(1, size - rows)
-        feed = {name: values[at : at + rows] for name, values in inputs.items()}
-        for name, session in sessions.items():
-            began = time.perf_counter()
-            session.run(None, feed)
-            if number >= 5:
-                took[name].append(1e3 * (time.perf_counter() - began))
-    return {name: np.array(ms) for name, ms in took.items()}
 
 
 def judged(task: Task, times: Mapping[int, Mapping[str, NDArray[np.float64]]], lose: float, seed: int

@@ -1,9 +1,11 @@
-"""What variety costs: relevance against diversity by MMR's balance, and which to take: `python -m bench.diversity`.
+"""What variety costs: relevance by the strength of two rules, and which strength to take: `python -m bench.diversity`.
 
 On what `make demo` trained: the backtest's funnel ranks for every shopper of the window after it, and the first 20 are
-chosen anew with every balance, exactly as serving's rule does. NDCG@20 of what the shopper touched, intra-list
-diversity, categories in the list, and how much of the catalogue anybody is shown. The rule takes the smallest balance,
-the most variety, that surely cost less than `--lose` of the NDCG@20 (paired bootstrap over shoppers).
+chosen anew with every strength, exactly as serving's rules do: MMR's balance without the mix of categories, then the
+mix's weight after MMR as served. NDCG@20 of what the shopper touched, intra-list diversity, categories in the list, how
+far their mix is from that of the shopper's last clicks, and how much of the catalogue anybody is shown. Of each sweep
+the strongest is taken that, with every weaker one, surely costs less than `--lose` of the NDCG@20 of none (paired
+bootstrap over shoppers).
 """
 
 from __future__ import annotations
@@ -23,20 +25,26 @@ from adapters import provenance
 from bench.numbers import difference
 from bench.samples import keep
 from models.bootstrap import interval, paired
+from models.diversity import miscalibration
 from models.metrics import coverage, intra_list_diversity, ndcg, ranks_from_list
-from models.rerank.mmr import diversified
 from pipelines.build_dataset import Outcomes
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
-from pipelines.evaluate.funnel import RULE, SHOWN, Funnel, first_of_each
+from pipelines.evaluate.funnel import MIX, RULE, SHOWN, Funnel, first_of_each, rearranged
 from pipelines.history import load_feeds
 from pipelines.stages import Context, open_context
 from settings import ROOT
 
 OUT: Final = ROOT / "bench" / "results" / "diversity.json"
-BALANCES: Final = (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
-MEASURES: Final = ("ndcg@20", "diversity", "categories")
+MEASURES: Final = ("ndcg@20", "diversity", "categories", "miscalibration")
+SWEEPS: Final[Mapping[str, tuple[float, ...]]] = {
+    "mmr": (1.0, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5),
+    "category_mix": (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4),
+}
+"""By rule: its strengths, none first."""
+SERVING: Final = {"mmr": RULE.balance, "category_mix": MIX.weight}
 
-Values = dict[float, dict[str, NDArray[np.float64]]]
+Values = dict[str, dict[float, dict[str, NDArray[np.float64]]]]
+Shares = dict[str, dict[float, float]]
 
 
 def requests_of(context: Context) -> Requests:
@@ -48,14 +56,13 @@ def requests_of(context: Context) -> Requests:
     return first_of_each(everybody, context.settings.seed)
 
 
-def measure(context: Context) -> tuple[Values, dict[float, float]]:
-    """By balance: a value per shopper for each measure, and the share of the catalogue that is shown."""
+def measure(context: Context) -> tuple[Values, Shares]:
+    """By rule and strength: a value per shopper for each measure, and the share of the catalogue that is shown."""
     stage = context.stage("backtest")
     retrieval = Retrieval(context, stage, requests_of(context))
     funnel, outcomes = Funnel(stage, retrieval), Outcomes(context.history, stage.until_ms + stage.window_ms)
-    category, _ = context.history.content_at(stage.until_ms)
-    found: dict[float, dict[str, list[float]]] = {b: {m: [] for m in MEASURES} for b in BALANCES}
-    lists: dict[float, list[NDArray[np.int64]]] = {b: [] for b in BALANCES}
+    found = {rule: {s: {m: list[float]() for m in MEASURES} for s in strengths} for rule, strengths in SWEEPS.items()}
+    lists = {rule: {s: list[NDArray[np.int64]]() for s in strengths} for rule, strengths in SWEEPS.items()}
     for request in retrieval:
         user, when = int(retrieval.requests.user[request]), int(retrieval.requests.time_ms[request])
         seen = retrieval.recent[request][retrieval.recent[request] >= 0]
@@ -63,74 +70,98 @@ def measure(context: Context) -> tuple[Values, dict[float, float]]:
         if not len(relevant):
             continue
         ranked = funnel.rank(request)["funnel"]
-        for balance, shown in slates(ranked, retrieval.vectors(ranked[: RULE.breadth * SHOWN])).items():
-            values = found[balance]
-            values["ndcg@20"].append(ndcg(ranks_from_list(shown.tolist(), relevant.tolist()), SHOWN))
-            values["diversity"].append(intra_list_diversity(retrieval.vectors(shown)))
-            values["categories"].append(float(len(np.unique(category[shown]))))
-            lists[balance].append(shown)
+        for rule, strengths in SWEEPS.items():
+            for strength in strengths:
+                shown = slate(retrieval, request, ranked, rule, strength)
+                values = found[rule][strength]
+                values["ndcg@20"].append(ndcg(ranks_from_list(shown.tolist(), relevant.tolist()), SHOWN))
+                values["diversity"].append(intra_list_diversity(retrieval.vectors(shown)))
+                codes = retrieval.categories(request, shown)
+                values["categories"].append(float(len(np.unique(codes))))
+                values["miscalibration"].append(away(codes, retrieval.liked(request)))
+                lists[rule][strength].append(shown)
     items = len(context.history.items)
-    arrays = {b: {m: np.array(v) for m, v in of.items()} for b, of in found.items()}
-    return arrays, {b: round(coverage(of, items), 4) for b, of in lists.items()}
+    arrays = {rule: {s: {m: np.array(v) for m, v in of.items()} for s, of in sweep.items()}
+              for rule, sweep in found.items()}  # fmt: skip
+    shares = {rule: {s: round(coverage(of, items), 4) for s, of in sweep.items()} for rule, sweep in lists.items()}
+    return arrays, shares
 
 
-def slates(ranked: NDArray[np.int64], head: NDArray[np.floating[Any]]) -> dict[float, NDArray[np.int64]]:
-    """The first 20 by balance; `head` are the embeddings of the first of `ranked`."""
-    return {balance: ranked[diversified(head, SHOWN, balance)] for balance in BALANCES}
+def slate(
+    retrieval: Retrieval, request: int, ranked: NDArray[np.int64], rule: str, strength: float
+) -> NDArray[np.int64]:
+    """The first 20 of `ranked` with one rule's strength: MMR's without the mix, the mix's after MMR as served."""
+    alone = {"balance": strength, "weight": 0.0} if rule == "mmr" else {"weight": strength}
+    return rearranged(retrieval, request, ranked, **alone)[:SHOWN]
 
 
-def rows_of(values: Values, shown: Mapping[float, float], lose: float, seed: int) -> list[dict[str, Any]]:
-    """A row per balance, with what it surely cost at most of the relevance of balance 1."""
-    first = values[1.0]["ndcg@20"]
-    out = []
-    for balance, of in values.items():
+def away(shown: NDArray[np.int64], liked: NDArray[np.int64]) -> float:
+    """KL divergence of the shown categories from the liked ones; NaN where too little is known to have a mix."""
+    if len(liked) < MIX.least:
+        return float("nan")
+    codes, place = np.unique(np.concatenate([shown, liked]), return_inverse=True)
+    mixes = [np.bincount(part, minlength=len(codes)) / len(part) for part in np.split(place, [len(shown)])]
+    return float(miscalibration(mixes[1], mixes[0]))
+
+
+def sweep_of(values: Mapping[float, Mapping[str, NDArray[np.float64]]], shown: Mapping[float, float], lose: float,
+             seed: int) -> dict[str, Any]:  # fmt: skip
+    """A row per strength, with what it surely cost at most of the relevance of none; and the one to take."""
+    first = next(iter(values.values()))["ndcg@20"]
+    rows = []
+    for strength, of in values.items():
         cost = paired(of["ndcg@20"], first, seed=seed).as_dict()
-        out.append({"balance": balance, "metrics": {m: interval(v, seed=seed).as_dict() for m, v in of.items()},
-                    "difference": cost, "kept": bool(cost["low"] >= -lose * float(first.mean())),
-                    "coverage": shown[balance]})  # fmt: skip
-    return out
+        known = {m: v[np.isfinite(v)] for m, v in of.items()}
+        rows.append({"strength": strength, "metrics": {m: interval(v, seed=seed).as_dict() for m, v in known.items()},
+                     "difference": cost, "kept": bool(cost["low"] >= -lose * float(first.mean())),
+                     "coverage": shown[strength]})  # fmt: skip
+    return {"rows": rows, "taken": choose(rows)}
 
 
 def choose(rows: Sequence[Mapping[str, Any]]) -> float:
-    """The smallest balance that kept its relevance, with every larger one."""
-    taken = 1.0
-    for row in sorted(rows, key=lambda one: -one["balance"]):
+    """The strongest that kept its relevance, with every weaker one; rows come weakest first."""
+    taken = rows[0]["strength"]
+    for row in rows:
         if not row["kept"]:
             break
-        taken = row["balance"]
+        taken = row["strength"]
     return float(taken)
 
 
-def picture(rows: Sequence[Mapping[str, Any]], taken: float, path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
+def picture(sweeps: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """NDCG@20 against what each rule is for; the one that the rule takes is bold."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axis = figure.subplots()
-    x, y = ([row["metrics"][m]["mean"] for row in rows] for m in ("diversity", "ndcg@20"))
-    error = [[row["metrics"]["ndcg@20"]["mean"] - row["metrics"]["ndcg@20"]["low"] for row in rows],
-             [row["metrics"]["ndcg@20"]["high"] - row["metrics"]["ndcg@20"]["mean"] for row in rows]]  # fmt: skip
-    axis.errorbar(x, y, yerr=error, fmt="-o", color="#1f6f8b", ecolor="#bbbbbb")
-    for row, at, height in zip(rows, x, y, strict=True):
-        axis.annotate(f"{row['balance']:g}", (at, height), textcoords="offset points", xytext=(4, 6),
-                      weight="bold" if row["balance"] == taken else "normal")  # fmt: skip
-    axis.set(xlabel="intra-list diversity of the first 20", ylabel="NDCG@20",
-             title="relevance against variety, by MMR's balance; bold is the rule's")
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    wants = {"mmr": ("diversity", "intra-list diversity of the first 20", "MMR's balance"),
+             "category_mix": ("miscalibration", "KL of the shown categories from the liked", "the mix's weight")}
+    for axis, (rule, sweep) in zip(panels, sweeps.items(), strict=True):
+        measure_, label, title = wants[rule]
+        rows = sweep["rows"]
+        x, y = ([row["metrics"][m]["mean"] for row in rows] for m in (measure_, "ndcg@20"))
+        ends = [[abs(row["metrics"]["ndcg@20"][end] - row["metrics"]["ndcg@20"]["mean"]) for row in rows]
+                for end in ("low", "high")]  # fmt: skip
+        axis.errorbar(x, y, yerr=ends, fmt="-o", color="#1f6f8b", ecolor="#bbbbbb")
+        for row, at, height in zip(rows, x, y, strict=True):
+            axis.annotate(f"{row['strength']:g}", (at, height), textcoords="offset points", xytext=(4, 6),
+                          weight="bold" if row["strength"] == sweep["taken"] else "normal")  # fmt: skip
+        axis.set(xlabel=label, title=f"relevance by {title}")
+    panels[0].set_ylabel("NDCG@20")
     figure.savefig(path, dpi=110)
 
 
-def show(rows: Sequence[Mapping[str, Any]], taken: float, console: Console) -> None:
-    table = Table(title="relevance against variety, by MMR's balance")
-    for head in ("balance", *MEASURES, "difference of NDCG@20", "catalogue shown"):
-        table.add_column(head, justify="right")
-    for row in rows:
-        table.add_row(f"{row['balance']:g}" + ("*" if row["balance"] == taken else ""),
-                      *(f"{row['metrics'][m]['mean']:.4f}" for m in MEASURES),
-                      difference(row["difference"]), f"{row['coverage']:.1%}")  # fmt: skip
-    console.print(table)
-    console.print(f"* taken by the rule; serving uses {RULE.balance:g}")
+def show(sweeps: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    for rule, sweep in sweeps.items():
+        table = Table(title=f"relevance against variety, by the strength of {rule}")
+        for head in ("strength", *MEASURES, "difference of NDCG@20", "catalogue shown"):
+            table.add_column(head, justify="right")
+        for row in sweep["rows"]:
+            table.add_row(f"{row['strength']:g}" + ("*" if row["strength"] == sweep["taken"] else ""),
+                          *(f"{row['metrics'][m]['mean']:.4f}" for m in MEASURES),
+                          difference(row["difference"]), f"{row['coverage']:.1%}")  # fmt: skip
+        console.print(table)
+        console.print(f"* taken; serving uses {SERVING[rule]:g}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,16 +172,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     console = Console(stderr=True)
     values, shown = measure(open_context())
-    rows = rows_of(values, shown, asked.lose, asked.seed)
-    taken = choose(rows)
-    show(rows, taken, console)
+    sweeps = {rule: sweep_of(of, shown[rule], asked.lose, asked.seed) for rule, of in values.items()}
+    show(sweeps, console)
     if asked.save:
-        result = {"command": "python -m bench.diversity", "seed": asked.seed, "lose": asked.lose, "rows": rows,
-                  "taken": taken, "serving": RULE.balance, "shoppers": len(values[1.0]["ndcg@20"]),
-                  **provenance.stamp()}  # fmt: skip
-        samples = {f"{b:g}|{m}": v.astype(np.float32) for b, of in values.items() for m, v in of.items()}
+        shoppers = len(next(iter(values["mmr"].values()))["ndcg@20"])
+        result = {"command": "python -m bench.diversity", "seed": asked.seed, "lose": asked.lose, "sweeps": sweeps,
+                  "serving": SERVING, "shoppers": shoppers, **provenance.stamp()}  # fmt: skip
+        samples = {f"{rule}|{s:g}|{m}": v.astype(np.float32) for rule, sweep in values.items()
+                   for s, of in sweep.items() for m, v in of.items()}  # fmt: skip
         keep(result, samples, asked.save)
-        picture(rows, taken, asked.save.with_suffix(".png"))
+        picture(sweeps, asked.save.with_suffix(".png"))
     return 0
 
 

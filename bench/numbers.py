@@ -21,7 +21,7 @@ def numbers() -> str:
         ("demo", demo), ("load", load), ("funnel_scale", funnel_scale), ("capacity", capacity),
         ("feature_serving", serving), ("feature_scale", scale), ("materialize", materialize),
         ("feature_stream", stream), ("batching", batching), ("compression", compression), ("rankers", rankers),
-        ("diversity", diversity), ("funnel", quality), ("amazon_grocery", quality),
+        ("diversity", diversity), ("gpu", gpu), ("funnel", quality), ("amazon_grocery", quality),
     )  # fmt: skip
     parts = []
     for name, render in sections:
@@ -215,19 +215,41 @@ def rankers(result: Mapping[str, Any]) -> str:
 
 
 def diversity(result: Mapping[str, Any]) -> str:
-    """Relevance against variety by MMR's balance; the rule's is bold."""
-    rows = [
-        [_bold(f"{row['balance']:g}", row["balance"] == result["taken"]),
-         *(f"{row['metrics'][m]['mean']:.4f}" for m in ("ndcg@20", "diversity")),
-         f"{row['metrics']['categories']['mean']:.1f}", difference(row["difference"]), f"{row['coverage']:.1%}"]
-        for row in result["rows"]
-    ]  # fmt: skip
-    heads = ["balance", "NDCG@20", "intra-list diversity", "categories", "difference of NDCG@20", "catalogue shown"]
+    """Relevance against variety by the strength of two rules; what the bench takes is bold."""
+    heads = ["NDCG@20", "intra-list diversity", "categories", "KL from the liked mix", "difference of NDCG@20",
+             "catalogue shown"]  # fmt: skip
+    names = {"mmr": "MMR's balance", "category_mix": "mix's weight"}
+    parts = []
+    for rule, sweep in result["sweeps"].items():
+        rows = [
+            [_bold(f"{row['strength']:g}", row["strength"] == sweep["taken"]),
+             *(f"{row['metrics'][m]['mean']:.4f}" for m in ("ndcg@20", "diversity")),
+             f"{row['metrics']['categories']['mean']:.1f}", f"{row['metrics']['miscalibration']['mean']:.2f}",
+             difference(row["difference"]), f"{row['coverage']:.1%}"]
+            for row in sweep["rows"]
+        ]  # fmt: skip
+        parts.append(f"{table([names[rule], *heads], rows)}\n\nServing uses {result['serving'][rule]:g}.")
     return (
-        f"**What variety costs**, MMR over the first candidates, {result['shoppers']:,} shoppers "
-        f"(`{result['command']}`); bold is the most variety that surely costs less than {result['lose']:.0%}; "
-        f"serving uses {result['serving']:g}:\n\n{table(heads, rows)}\n\n{source(result)}"
-    )
+        f"**What variety costs**, {result['shoppers']:,} shoppers (`{result['command']}`); bold is the strongest that, "
+        f"with every weaker one, surely costs less than {result['lose']:.0%}:\n\n"
+        + "\n\n".join(parts) + f"\n\n{source(result)}"
+    )  # fmt: skip
+
+
+def gpu(result: Mapping[str, Any]) -> str:
+    """Rows a second by form and rows a call, on a GPU and on the CPU beside it."""
+    parts = []
+    for model in result["models"]:
+        sizes = list(dict.fromkeys(row["rows"] for row in model["rows"]))
+        of = {(row["form"], row["rows"]): row for row in model["rows"]}
+        rows = [
+            [form, *(f"{of[form, n]['rows_per_s']:,} ({of[form, n]['latency_ms']['p99']:g})" for n in sizes)]
+            for form in model["difference"]
+        ]
+        absent = "".join(f" Not measured: {name} ({why})." for name, why in model["absent"].items())
+        parts.append(f"*{model['model']}*.{absent}\n\n{table(['form', *(f'{n:,}' for n in sizes)], rows)}")
+    head = f"**{result['device']}** (`{result['command']}`): rows/s (P99 of a call, ms) by rows a call, host to host:"
+    return "\n\n".join([head, *parts, source(result)])
 
 
 def quality(result: Mapping[str, Any]) -> str:

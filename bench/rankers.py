@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters import provenance
-from bench.compression import in_turns
 from bench.numbers import difference
 from bench.samples import keep, percentiles
+from bench.timing import in_turns
 from models import deep_ranker, onnx_export
 from models.bootstrap import interval, paired
 from models.deep_ranker import DeepRankerConfig, Objective

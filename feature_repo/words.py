@@ -17,8 +17,10 @@ SOURCES: Final[Mapping[str, tuple[str, str]]] = {
 RULES: Final[Mapping[str, str]] = {
     "stock": "dropped: it could not be bought",
     "sold_out": "dropped: it sold out while the answer was made",
+    "age": "dropped: it is for adults, and you are not known to be one",
     "already_seen": "moved down: you saw or opened it lately",
     "mmr": "moved for variety (not many of one kind in a row)",
+    "category_mix": "moved so that the feed's categories are near the mix of your clicks",
     "freshness": "lifted: it is new in the shop",
     "promotions": "lifted: the seller promotes it",
     "fill": "added: the feed had too few products",

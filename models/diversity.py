@@ -1,11 +1,14 @@
-"""Maximal marginal relevance (Carbonell and Goldstein 1998): relevance against similarity to what is already chosen."""
+"""A list as a whole: maximal marginal relevance (Carbonell and Goldstein 1998) and calibration (Steck 2018)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+SMOOTHING: Final = 0.01
+"""Share of the wanted mix in the list's own, so that a category which the list lacks is finitely far away."""
 
 
 def mmr(
@@ -34,3 +37,34 @@ def mmr(
         marginal = balance * scaled - (1 - balance) * nearest
         marginal[order[: place + 1]] = -np.inf
     return order
+
+
+def calibrated(
+    relevance: NDArray[np.floating[Any]], category: NDArray[np.integer[Any]], wanted: NDArray[np.floating[Any]], k: int,
+    weight: float,
+) -> NDArray[np.int64]:  # fmt: skip
+    """Greedy order of at most `k` of the n candidates, as positions into `relevance` [n].
+
+    Every place maximises (1 - weight) * sum of relevance - weight * KL(wanted, the list's mix), Steck 2018, eq. 5.
+    `category` [n] are codes into `wanted` [C], the shares that the list should have. Raises ValueError for a weight
+    outside [0, 1].
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight {weight} is not within [0, 1]")
+    order = np.empty(min(k, len(relevance)), dtype=np.int64)
+    counts, one_more = np.zeros(len(wanted)), np.eye(len(wanted))
+    gain = (1 - weight) * relevance.astype(np.float64)
+    for place in range(len(order)):
+        divergence = miscalibration(wanted, (counts + one_more) / (place + 1))
+        best = int(np.argmax(gain - weight * divergence[category]))
+        order[place] = best
+        counts[category[best]] += 1
+        gain[best] = -np.inf
+    return order
+
+
+def miscalibration(wanted: NDArray[np.floating[Any]], mix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """KL(wanted, mix) in nats over the last axis: shares [C] against [..., C]; 0 where they are the same."""
+    smoothed = (1 - SMOOTHING) * mix + SMOOTHING * wanted
+    some = wanted > 0
+    return np.asarray((wanted[some] * np.log(wanted[some] / smoothed[..., some])).sum(axis=-1), np.float64)

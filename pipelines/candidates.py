@@ -148,6 +148,16 @@ class Retrieval:
             hour=at.hour + at.minute / 60, weekday=float(at.weekday()), device=self.requests.device[request],
         ))  # fmt: skip
 
+    def categories(self, request: int, rows: Ints) -> NDArray[np.int64]:
+        """Their category codes at the request's moment."""
+        found: NDArray[np.int64] = self._category[self.requests.moment[request]][rows]
+        return found
+
+    def liked(self, request: int) -> NDArray[np.int64]:
+        """The categories of what the shopper touched last, newest first."""
+        recent = self.recent[request]
+        return self.categories(request, recent[recent >= 0])
+
     def heat(self, request: int) -> NDArray[np.float64]:
         """The trending source's score of every item at the request's moment."""
         found: NDArray[np.float64] = self._heat[self.requests.moment[request]]

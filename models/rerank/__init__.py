@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from models.rerank.age import Age
 from models.rerank.already_seen import AlreadySeen
 from models.rerank.base import Context, Reranked, Rule, Slate, rerank
+from models.rerank.category_mix import CategoryMix
 from models.rerank.freshness import Freshness
 from models.rerank.mmr import Mmr
 from models.rerank.promotions import Promotions
@@ -14,10 +16,8 @@ from models.rerank.stock import Stock
 
 SOLD_OUT: Final = "sold_out"
 """What drops a product that sold out after the stock rule had looked."""
-RULES: tuple[Rule, ...] = (Stock(), AlreadySeen(), Mmr(), Freshness(), Promotions())
-_KINDS: Final[Mapping[str, Any]] = {
-    kind.name: kind for kind in (Stock, AlreadySeen, Mmr, Freshness, Promotions)
-}
+RULES: tuple[Rule, ...] = (Stock(), Age(), AlreadySeen(), Mmr(), CategoryMix(), Freshness(), Promotions())
+_KINDS: Final[Mapping[str, Any]] = {type(rule).name: type(rule) for rule in RULES}
 
 
 def described(rule: Rule) -> dict[str, Any]:
@@ -32,4 +32,6 @@ def rule_of(description: Mapping[str, Any]) -> Rule:
     return rule
 
 
-__all__ = ["RULES", "SOLD_OUT", "Context", "Reranked", "Rule", "Slate", "described", "rerank", "rule_of"]
+__all__ = [
+    "RULES", "SOLD_OUT", "Age", "Context", "Reranked", "Rule", "Slate", "Stock", "described", "rerank", "rule_of",
+]  # fmt: skip

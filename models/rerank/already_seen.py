@@ -11,6 +11,7 @@ from models.rerank.base import Context, Outcome, Slate
 
 class AlreadySeen:
     name: ClassVar[str] = "already_seen"
+    must: ClassVar[bool] = False
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
         seen = np.isin(slate.rows, context.recent)

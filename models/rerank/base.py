@@ -36,6 +36,14 @@ class Context:
     """By row: listed lately."""
     promoted: NDArray[np.bool_]
     """By row."""
+    adult: NDArray[np.bool_]
+    """By row: for adults only."""
+    of_age: bool
+    """Whether the shopper is known to be of age."""
+    category: NDArray[np.integer[Any]]
+    """By row: a code, negative where it is not known."""
+    liked: NDArray[np.integer[Any]]
+    """The categories of what the shopper touched last, newest first, as such codes; known ones only."""
     recent: Rows
     """What the shopper touched last, newest first."""
     in_stock: Callable[[int], bool]
@@ -54,6 +62,8 @@ class Rule(Protocol):
     """One reason to show a product earlier, later or not at all."""
 
     name: ClassVar[str]
+    must: ClassVar[bool]
+    """Whether it keeps off the page what must not be shown: then it is applied however late it is."""
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
         """`order` holds distinct positions of the slate; a position that it lacks is dropped."""
@@ -69,6 +79,11 @@ class Reranked(NamedTuple):
     after: list[Slate]
 
 
+def brought_forward(n: int, first: Positions) -> Positions:
+    """An order of n positions: `first`, then the others as they were."""
+    return np.concatenate([first, np.setdiff1d(np.arange(n), first)])
+
+
 def nothing_moved(slate: Slate) -> Outcome:
     return Outcome(np.arange(len(slate.rows)), np.zeros(0, np.int64))
 
@@ -76,11 +91,11 @@ def nothing_moved(slate: Slate) -> Outcome:
 def rerank(
     slate: Slate, context: Context, rules: Sequence[Rule], out_of_time: Callable[[], bool] = lambda: False
 ) -> Reranked:
-    """Apply `rules` in order. The first (stock) is always applied: it keeps what must not be shown off the page."""
+    """Apply `rules` in order, those that must be applied first among them; when time is out, no other."""
     dropped: list[tuple[int, str]] = []
     after: list[Slate] = []
-    for place, rule in enumerate(rules):
-        if place > 0 and out_of_time():
+    for rule in rules:
+        if not rule.must and out_of_time():
             return Reranked(slate, dropped, True, after)
         order, touched = rule.apply(slate, context)
         if len(order) < len(slate.rows):

@@ -16,6 +16,7 @@ class Freshness:
     """At least `share` of k (rounded up) are new items, best first, at the end of the first k."""
 
     name: ClassVar[str] = "freshness"
+    must: ClassVar[bool] = False
     share: float = 0.05
 
     def apply(self, slate: Slate, context: Context) -> Outcome:

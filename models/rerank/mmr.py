@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.diversity import mmr
-from models.rerank.base import Context, Outcome, Scores, Slate, nothing_moved
+from models.rerank.base import Context, Outcome, Scores, Slate, brought_forward, nothing_moved
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Mmr:
     """`balance` 1 is relevance only. The first `breadth` x k candidates are looked at."""
 
     name: ClassVar[str] = "mmr"
+    must: ClassVar[bool] = False
     balance: float = 0.9
     breadth: int = 3
 
@@ -26,9 +27,7 @@ class Mmr:
         if embeddings is None or len(head) < 3:
             return nothing_moved(slate)
         first = diversified(embeddings, context.k, self.balance)
-        rest = np.setdiff1d(np.arange(len(slate.rows)), first)
-        order = np.concatenate([first, rest])
-        return Outcome(order, first[first != np.arange(len(first))])
+        return Outcome(brought_forward(len(slate.rows), first), first[first != np.arange(len(first))])
 
 
 def diversified(head: NDArray[np.floating[Any]], k: int, balance: float) -> NDArray[np.int64]:

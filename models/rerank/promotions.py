@@ -15,6 +15,7 @@ class Promotions:
     """Looks for a promoted product among the first `breadth` x k and puts it on `place` (1-based)."""
 
     name: ClassVar[str] = "promotions"
+    must: ClassVar[bool] = False
     place: int = 6
     breadth: int = 3
 

@@ -11,6 +11,7 @@ from models.rerank.base import Context, Outcome, Slate
 
 class Stock:
     name: ClassVar[str] = "stock"
+    must: ClassVar[bool] = True
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
         keep = np.array([context.in_stock(row) for row in slate.rows.tolist()], bool)

@@ -106,7 +106,7 @@ class OpenLoop:
 
     async def _visit(self, http: httpx.AsyncClient, due_ms: int) -> None:
         user, context = self._somebody()
-        body = {"user_id": user_id(user), "surface": "home", "k": K, "context": context}
+        body = {"user_id": user_id(user), "surface": "home", "k": K, "context": {**context, "of_age": True}}
         try:
             response = await http.post(f"{self._settings.url('recommender')}/v1/recommendations", json=body)
             said: dict[str, Any] = response.json() if response.status_code == 200 else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from adapters.provenance import stamp
 from adapters.registry import open_registry
 from models.bootstrap import interval, paired
 from models.metrics import Ranks, coverage, intra_list_diversity, per_shopper, ranks_from_list, ranks_from_scores
+from models.rerank.base import brought_forward
+from models.rerank.category_mix import CategoryMix, mixed
 from models.rerank.mmr import Mmr, diversified
 from models.retrieval import top_rows
 from pipelines.build_dataset import Outcomes
@@ -37,7 +39,8 @@ SINGLE: Final = ("popularity", "trending", "co-occurrence", "two-tower")
 MOST_SHOPPERS: Final = 1500
 PRERANKED: Final = 200
 SHOWN: Final = 20
-RULE: Final = Mmr()  # as serving applies it
+RULE: Final = Mmr()  # as serving applies them
+MIX: Final = CategoryMix()
 
 
 @dataclass
@@ -127,14 +130,23 @@ class Funnel:
         kept = top_rows(first, PRERANKED)
         scores = self._ranker.predict(features[kept], num_threads=1)
         ranked = kept[top_rows(scores, PRERANKED)]
-        vectors = self._retrieval.vectors(found.rows[ranked[: RULE.breadth * SHOWN]])
-        diverse = ranked[diversified(vectors, SHOWN, RULE.balance)]
-        rest = ranked[~np.isin(ranked, diverse)]
+        rows = found.rows[ranked]
         return {
-            "funnel": found.rows[ranked],
+            "funnel": rows,
             "pre-ranker": found.rows[kept],
-            "funnel + diversity": found.rows[np.concatenate([diverse, rest])],
+            "funnel + diversity": rearranged(self._retrieval, request, rows),
         }
+
+
+def rearranged(
+    retrieval: Retrieval, request: int, ranked: Ints, *, balance: float = RULE.balance, weight: float = MIX.weight
+) -> Ints:
+    """The ranked rows in the order that serving's rules for variety and for the mix of categories give them."""
+    vectors = retrieval.vectors(ranked[: RULE.breadth * SHOWN])
+    diverse = ranked[brought_forward(len(ranked), diversified(vectors, SHOWN, balance))]
+    head = retrieval.categories(request, diverse[: MIX.breadth * SHOWN])
+    first = mixed(head, retrieval.liked(request), SHOWN, replace(MIX, weight=weight))
+    return diverse if first is None else diverse[brought_forward(len(diverse), first)]
 
 
 def summarise(context: Context, stage: Stage, measured: Measured) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def shared(decision: Decision, ask: Ask, age_ms: float, run: Run | None = None) 
 
 
 def _circumstances(ask: Ask) -> tuple[Hashable, ...]:
-    return ask.surface, ask.k, ask.device, ask.country
+    return ask.surface, ask.k, ask.device, ask.country, ask.of_age
 
 
 def _sound(degraded: tuple[str, ...]) -> bool:

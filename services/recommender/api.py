@@ -39,6 +39,7 @@ class Context(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     device: Literal["desktop", "phone", "tablet", "other"] | None = None
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    of_age: Annotated[bool, Field(description="unless true, products for adults are not shown")] | None = None
 
 
 class Request(BaseModel):
@@ -109,7 +110,8 @@ def add_routes(
 
 def _ask(body: Request, now_ms: int) -> Ask:
     context = body.context or Context()
-    return Ask(uuid7(), body.user_id, now_ms, body.k, body.surface, context.device, context.country)
+    of_age = bool(context.of_age)
+    return Ask(uuid7(), body.user_id, now_ms, body.k, body.surface, context.device, context.country, of_age)
 
 
 def _answer(decision: Decision) -> dict[str, object]:

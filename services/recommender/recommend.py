@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from adapters.errors import Unavailable
 from adapters.model_server import ModelServer
-from models.rerank import SOLD_OUT, Context, Rule, Slate, described, rerank
+from models.rerank import SOLD_OUT, Age, Context, Rule, Slate, described, rerank
 from services.recommender.lineup import Lineup
 from services.recommender.pool import PRERANKED, pool_of
 from services.recommender.roles import Choice
@@ -94,8 +94,8 @@ class Recommender:
 
         order = _best(scores, len(best.rows)) if scores is not None else np.arange(len(best.rows))
         last = scores if scores is not None else best.fused if prescores is None else prescores[thin]
-        slate, dropped, looked = self._rerank(run, query, ask.k, Slate(best.rows[order], last[order]))
-        placed, gone = self._placed(slate, pool, shelf, ask.k)
+        slate, dropped, looked = self._rerank(run, query, ask, Slate(best.rows[order], last[order]))
+        placed, gone = self._placed(slate, pool, shelf, ask)
         return Decision(
             ask=ask,
             placed=placed,
@@ -181,8 +181,8 @@ class Recommender:
             run.say("triton_down")
         return answer.values[:, 0].astype(np.float64)
 
-    def _rerank(self, run: Run, query: Query, k: int, slate: Slate) -> tuple[Slate, list[tuple[int, str]], Looked]:
-        shelf, vectors = query.shelf, dict[int, NDArray[np.float32]]()
+    def _rerank(self, run: Run, query: Query, ask: Ask, slate: Slate) -> tuple[Slate, list[tuple[int, str]], Looked]:
+        shelf, table, vectors = query.shelf, query.shelf.table, dict[int, NDArray[np.float32]]()
 
         def embeddings(rows: Rows) -> NDArray[np.float32] | None:
             found = shelf.embeddings(rows)
@@ -190,35 +190,40 @@ class Recommender:
                 vectors.update((row, found[i]) for i, row in enumerate(rows.tolist()) if row >= shelf.indexed)
             return found
 
-        ids, before, dropped, applied = shelf.table.ids, slate, list[tuple[int, str]](), 0
+        before, dropped, applied, recent = slate, list[tuple[int, str]](), 0, query.recent_rows
+        liked = table.category[recent]
         context = Context(
-            k, shelf.new, shelf.table.promoted, query.recent_rows, lambda row: self.in_stock(ids[row]), embeddings
-        )
+            k=ask.k, new=shelf.new, promoted=table.promoted, adult=table.adult, of_age=ask.of_age,
+            category=table.category, liked=liked[liked >= 0], recent=recent,
+            in_stock=lambda row: self.in_stock(table.ids[row]), embeddings=embeddings,
+        )  # fmt: skip
         with run.timed("rerank"), run.skipping("rerank"):
             slate, dropped, late, after = rerank(slate, context, self.rules, lambda: run.left_s("rerank") <= 0)
             applied = len(after)
             if late:
                 run.say("rerank_skipped")
         rules = tuple(described(rule) for rule in self.rules[:applied])
-        new, promoted = (before.rows[flags[before.rows]] for flags in (shelf.new, shelf.table.promoted))
-        return slate, dropped, Looked(before.rows, rules, new, promoted, vectors)
+        new, promoted, adult = (before.rows[flags[before.rows]] for flags in (shelf.new, table.promoted, table.adult))
+        categories, known = (codes.astype(np.int64) for codes in (table.category[before.rows], context.liked))
+        return slate, dropped, Looked(before.rows, rules, new, promoted, adult, categories, known, vectors)
 
     def _placed(
-        self, slate: Slate, pool: Pool, shelf: Shelf, k: int
+        self, slate: Slate, pool: Pool, shelf: Shelf, ask: Ask
     ) -> tuple[tuple[Placed, ...], list[tuple[int, str]]]:
-        """The first k of the slate that can be bought, filled up with popular products where they are fewer.
+        """The first k of the slate that may be shown, filled up with popular products where they are fewer.
 
-        And what of the slate sold out since the stock rule looked.
+        And what of the slate may not: it sold out since the stock rule looked, or the rules failed.
         """
         ids, new = shelf.table.ids, shelf.new
         chosen, gone = list[int](), list[tuple[int, str]]()
         for i, row in enumerate(slate.rows.tolist()):
-            if len(chosen) == k:
+            if len(chosen) == ask.k:
                 break
-            if self.in_stock(ids[row]):
+            why = self._hidden(shelf, row, ask)
+            if why is None:
                 chosen.append(i)
             else:
-                gone.append((row, SOLD_OUT))
+                gone.append((row, why))
         rows = slate.rows[chosen].tolist()
         sources = pool.sources_of(rows) if rows else []
         placed = [
@@ -226,13 +231,20 @@ class Recommender:
                    slate.moved_by.get(row, ()))
             for place, (i, row, by) in enumerate(zip(chosen, rows, sources, strict=True), start=1)
         ]
-        return (*placed, *self._filling(placed, shelf, k)), gone
+        return (*placed, *self._filling(placed, shelf, ask)), gone
 
-    def _filling(self, placed: Sequence[Placed], shelf: Shelf, k: int) -> list[Placed]:
-        if len(placed) >= k:
+    def _hidden(self, shelf: Shelf, row: int, ask: Ask) -> str | None:
+        """Why a product may not be shown to this shopper now; None where it may."""
+        if shelf.table.adult[row] and not ask.of_age:
+            return Age.name
+        return None if self.in_stock(shelf.table.ids[row]) else SOLD_OUT
+
+    def _filling(self, placed: Sequence[Placed], shelf: Shelf, ask: Ask) -> list[Placed]:
+        lacking = ask.k - len(placed)
+        if lacking <= 0:
             return []
         ids, have = shelf.table.ids, {p.item_id for p in placed}
-        spare = [r for r in shelf.popular if ids[r] not in have and self.in_stock(ids[r])][: k - len(placed)]
+        spare = [r for r in shelf.popular if ids[r] not in have and self._hidden(shelf, r, ask) is None][:lacking]
         floor = min((p.score for p in placed), default=0.0)
         return [
             Placed(str(ids[row]), floor, ("popular",), position, bool(shelf.new[row]), ("fill",))

@@ -23,6 +23,7 @@ def to_record(decision: Decision) -> dict[str, Any]:
         "surface": ask.surface,
         "device": ask.device,
         "country": ask.country,
+        "of_age": ask.of_age,
         "arm": decision.arm,
         "rollout": decision.rollout,
         "k": ask.k,
@@ -94,6 +95,9 @@ def _rules(decision: Decision) -> dict[str, Any]:
         "item_ids": ids[looked.rows].tolist(),
         "new": ids[looked.new].tolist(),
         "promoted": ids[looked.promoted].tolist(),
+        "adult": ids[looked.adult].tolist(),
+        "categories": looked.categories.tolist(),
+        "liked": looked.liked.tolist(),
         "vectors": {str(ids[row]): _packed(vector) for row, vector in looked.vectors.items()},
     }
 

@@ -39,6 +39,8 @@ class Table:
     price_cents: NDArray[np.float64]
     listed_at: NDArray[np.float64]
     promoted: NDArray[np.bool_]
+    adult: NDArray[np.bool_]
+    """For adults only; what the catalogue does not hold counts as that."""
     popularity: NDArray[np.float64]
     extra: NDArray[np.float32] | None
     """Embeddings [n - N, d] of the items newer than the index."""
@@ -115,6 +117,7 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
         price_cents=np.array([item.price_cents if item else np.nan for item in found], np.float64),
         listed_at=np.array([item.listed_at if item else np.nan for item in found], np.float64),
         promoted=np.array([item is not None and item.promoted for item in found], bool),
+        adult=np.array([item is None or item.adult for item in found], bool),
         popularity=popularity,
         extra=extra,
         newer=None if extra is None or lineup.index is None else AnnIndex.build(extra),

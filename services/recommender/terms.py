@@ -34,6 +34,8 @@ class Ask:
     surface: str = "home"
     device: str | None = None
     country: str | None = None
+    of_age: bool = False
+    """Whether the shopper is known to be of age; unless so, products for adults are not shown."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class Looked:
     """Each rule that was applied, with its numbers, in order."""
     new: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
     promoted: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    adult: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    categories: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Of each of `rows`, a code."""
+    liked: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The categories of what the shopper touched last, newest first."""
     vectors: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
     """Embeddings of those that the index does not hold, as far as a rule asked for them."""
 

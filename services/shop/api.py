@@ -18,6 +18,7 @@ from services.shop.pictures import picture
 from services.shop.shop import Shop, Visitor
 
 MONTH_S: Final = 30 * 24 * 3600
+OF_AGE: Final = "of_age"
 MOST_STREAMS: Final = 500
 ItemId = Annotated[str, Path(pattern=ID_PATTERN, description="an item of the catalogue")]
 FormItem = Annotated[str, Form(pattern=ID_PATTERN, description="an item of the catalogue")]
@@ -40,7 +41,8 @@ def the_visitor(request: Request) -> Visitor | None:
     if not is_id(user_id):
         return None
     device = "phone" if "Mobi" in request.headers.get("user-agent", "") else "desktop"
-    return Visitor(user_id, session_id if is_id(session_id) else f"s-{uuid7()}", device)
+    of_age = request.cookies.get(OF_AGE) == "yes"
+    return Visitor(user_id, session_id if is_id(session_id) else f"s-{uuid7()}", device, of_age)
 
 
 def a_visitor(request: Request) -> Visitor:
@@ -62,6 +64,7 @@ def draw(request: Request, fragment: str, page: str, status: int = 200, **values
         "fragment": fragment,
         "whole": name == page,
         "shopper": visitor.user_id if visitor else None,
+        "of_age": visitor.of_age if visitor else False,
         "cart_count": sum(cart.values()),
     }
     html = the_shop(request).templates.get_template(name).render(**around, **values)
@@ -97,6 +100,16 @@ def choose(user_id: Annotated[str | None, Form(pattern=ID_PATTERN)] = None) -> R
     _remember(answer, "shopper", user_id or f"visitor-{uuid7()[-12:]}")
     _remember(answer, "session", f"s-{uuid7()}", None)
     answer.delete_cookie(basket.COOKIE)
+    answer.delete_cookie(OF_AGE)
+    return answer
+
+
+@router.post(
+    "/age", summary="Say whether you are of age", status_code=303, response_class=RedirectResponse, responses=ELSEWHERE
+)
+def say_age(of_age: Annotated[bool, Form(description="whether products for adults may be shown")]) -> Response:
+    answer = RedirectResponse("/", 303)
+    _remember(answer, OF_AGE, "yes" if of_age else "no")
     return answer
 
 

@@ -33,9 +33,9 @@ class Recommender:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def feed(self, user_id: str, k: int, device: str) -> Feed:
+    async def feed(self, user_id: str, k: int, device: str, of_age: bool) -> Feed:
         """`k` products for a shopper. Raises Unavailable."""
-        body = {"user_id": user_id, "k": k, "surface": "home", "context": {"device": device}}
+        body = {"user_id": user_id, "k": k, "surface": "home", "context": {"device": device, "of_age": of_age}}
         answer = (
             await _call(self._client, "recommender", "POST", "/v1/recommendations", FEED_SECONDS, json=body)
         ).json()

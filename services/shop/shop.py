@@ -41,6 +41,8 @@ class Visitor:
     user_id: str
     session_id: str
     device: str
+    of_age: bool = False
+    """Whether the visitor has said so; unless so, feeds hold no products for adults."""
 
 
 class Shop:
@@ -67,7 +69,7 @@ class Shop:
 
     async def feed(self, visitor: Visitor) -> pages.FeedView:
         """A feed for the visitor; that it was shown is told to the collector meanwhile. Raises Unavailable."""
-        feed = await self.recommender.feed(visitor.user_id, K, visitor.device)
+        feed = await self.recommender.feed(visitor.user_id, K, visitor.device, visitor.of_age)
         view = pages.feed_view(feed, self.catalogue, self._last.get(visitor.user_id, ()))
         shown = [p.item_id for p in view.products]
         self._last[visitor.user_id] = tuple(shown)

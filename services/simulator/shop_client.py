@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import httpx
@@ -29,7 +29,7 @@ class ShopClient:
         self.unreachable: dict[str, str] = {}
         self._told: set[tuple[str, int]] = set()
 
-    async def feed(self, user: str, context: dict[str, str]) -> tuple[str, list[str]] | None:
+    async def feed(self, user: str, context: Mapping[str, str | bool]) -> tuple[str, list[str]] | None:
         """(request id, item ids from position 1 on), or None when there was no feed."""
         body = {"user_id": user, "surface": "home", "k": K, "context": context}
         answer = await self._post("recommender", f"{self._recommender}/v1/recommendations", json=body)

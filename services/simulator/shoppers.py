@@ -33,9 +33,9 @@ class Visit:
     country: str | None
     device: str | None
 
-    def context(self) -> dict[str, str]:
-        """What a feed request says about where it comes from."""
-        said = {"device": self.device, "country": self.country}
+    def context(self) -> dict[str, str | bool]:
+        """What a feed request says about who asks, and from where. All simulated shoppers are of age."""
+        said = {"device": self.device, "country": self.country, "of_age": True}
         return {name: value for name, value in said.items() if value is not None}
 
     def envelope(self, now: int) -> dict[str, Any]:

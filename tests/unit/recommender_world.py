@@ -30,10 +30,11 @@ VERSIONS = dict.fromkeys(("two-tower", "index", "cooccurrence", "popularity", "p
 
 
 def listed(item_id: str, *, stock: int = 10, age_hours: float = 1000.0, category: str = "Tea", promoted: bool = False,
-           price_cents: int = 1500) -> ItemListed:
+           price_cents: int = 1500, adult: bool = False) -> ItemListed:
     at = NOW - int(age_hours * HOUR)
     return ItemListed(event_id=f"e-{item_id}", event_time=at, item_id=item_id, title=item_id, category=category,
-                      price_cents=price_cents, seller_id="s1", listed_at=at, stock=stock, promoted=promoted)
+                      price_cents=price_cents, seller_id="s1", listed_at=at, stock=stock, promoted=promoted,
+                      adult=adult)
 
 
 def catalogue_of(n: int, *, out_of_stock: int = 0, new: int = 0) -> list[ItemListed]:

@@ -112,6 +112,7 @@ class World:
         self.broken: set[str] = set()
         self.degraded: list[str] = []
         self.decisions: dict[str, dict[str, Any]] = {}
+        self.asked: list[dict[str, Any]] = []
 
     def app(self) -> FastAPI:
         neighbours = Neighbours(
@@ -133,6 +134,7 @@ class World:
             found = self.decisions.get(request.url.path.rsplit("/", 1)[1])
             return httpx.Response(200, json=found) if found else httpx.Response(404, json={"title": "Not found"})
         body = json.loads(request.content)
+        self.asked.append(body)
         return httpx.Response(200, json=self._recommend(body["user_id"], body["k"]))
 
     def _recommend(self, user_id: str, k: int) -> dict[str, Any]:

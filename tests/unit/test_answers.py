@@ -82,7 +82,9 @@ async def test_identical_requests_at_once_cost_one_decision_and_keep_their_own_i
     assert world.models.ranked == 2, "afterwards nothing is kept for a known shopper"
 
 
-@pytest.mark.parametrize("different", [{"k": 5}, {"surface": "cart"}, {"device": "phone"}, {"country": "DE"}])
+@pytest.mark.parametrize(
+    "different", [{"k": 5}, {"surface": "cart"}, {"device": "phone"}, {"country": "DE"}, {"of_age": True}]
+)
 async def test_what_differs_is_decided_apart(different: dict[str, Any]) -> None:
     world = World()
     await asyncio.gather(world.ask("u1"), world.ask("u1", **different), world.ask("s1"), world.ask("s2", **different))

@@ -325,6 +325,17 @@ def test_the_configuration_of_a_model_holds_on_a_gpu_too(model: str) -> None:
     assert config.HasField("dynamic_batching")
 
 
+def test_the_tower_by_tensorrt_differs_from_the_usual_one_in_its_accelerator_alone() -> None:
+    folder = ROOT / "deploy" / "triton" / "two_tower_user"
+    usual, trt = (text_format.Parse((folder / name).read_text(), model_config_pb2.ModelConfig())
+                  for name in ("config.pbtxt", "configs/tensorrt_fp16.pbtxt"))  # fmt: skip
+    (accelerator,) = trt.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (accelerator.name, accelerator.parameters["precision_mode"]) == ("tensorrt", "FP16")
+    trt.ClearField("optimization")
+    assert trt == usual
+    assert "--model-config-name=${MINIMART_TRITON_GPU_CONFIG:-config}" in SERVICES["triton-gpu"]["command"]
+
+
 def test_the_gpu_profile_serves_the_same_models() -> None:
     gpu, cpu = SERVICES["triton-gpu"], SERVICES["triton"]
     assert gpu["profiles"] == ["gpu"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -104,6 +105,7 @@ async def test_a_source_that_raises_costs_only_itself(broken: str) -> None:
 async def test_a_rule_that_raises_skips_re_ranking() -> None:
     class Broken:
         name = "broken"
+        must = False
 
         def apply(self, slate: object, context: object) -> object:
             raise RuntimeError("a bug")
@@ -171,6 +173,20 @@ async def test_an_item_that_sells_out_between_shelf_and_answer_is_not_shown() ->
     assert (first, "stock") in decision.dropped
 
 
+@pytest.mark.parametrize("rules", [RULES, ()], ids=["rules", "rules left out"])
+async def test_products_for_adults_are_for_adults(rules: Any) -> None:
+    adults = [listed(f"i{j}", adult=j % 2 == 0) for j in range(60)]
+    shelf = shelf_of(lineup_of(60), adults)
+    unknown = await recommender_of(shelf, rules=rules).recommend(ask(k=40))
+    assert {int(p.item_id[1:]) % 2 for p in unknown.placed} == {1}
+    assert len(unknown.placed) == 30, "all that may be shown, and nothing to fill up with"
+    assert {rule for _, rule in unknown.dropped} == {"age"}
+    grown_up = await recommender_of(shelf, rules=rules).recommend(replace(ask(k=40), of_age=True))
+    assert {int(p.item_id[1:]) % 2 for p in grown_up.placed} == {0, 1}
+    assert len(grown_up.placed) == 40
+    assert not grown_up.dropped
+
+
 async def test_an_empty_catalogue_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         await recommender_of(shelf_of(Lineup(), [])).recommend(ask())
@@ -213,7 +229,7 @@ async def test_the_record_holds_what_a_rebuild_needs() -> None:
     assert set(rules["vectors"]) <= set(rules["new"])
 
 
-async def test_a_late_re_ranking_keeps_the_stock_rule() -> None:
+async def test_a_late_re_ranking_keeps_the_rules_that_must_be() -> None:
     recommender = recommender_of(SHELF, budgets_ms=BUDGETS | {"rerank": 0.0001})
     decision = await recommender.recommend(ask())
     valid(decision, SHELF, 20)

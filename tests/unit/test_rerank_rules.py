@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.rerank import RULES, Context, Rule, Slate, rerank
+from models.rerank.age import Age
 from models.rerank.already_seen import AlreadySeen
+from models.rerank.category_mix import CategoryMix
 from models.rerank.freshness import Freshness
 from models.rerank.mmr import Mmr
 from models.rerank.promotions import Promotions
@@ -24,11 +26,16 @@ def slate_of(rows: list[int]) -> Slate:
 
 
 def context(
-    shelf: Shelf = SHELF, k: int = 5, recent: tuple[str, ...] = (), sold_out: frozenset[str] = frozenset()
+    shelf: Shelf = SHELF, k: int = 5, recent: tuple[str, ...] = (), sold_out: frozenset[str] = frozenset(),
+    of_age: bool = False,
 ) -> Context:
     rows = np.array([row for item in recent if (row := shelf.row(item)) >= 0], np.int64)
-    ids = shelf.table.ids
-    return Context(k, shelf.new, shelf.table.promoted, rows, lambda row: ids[row] not in sold_out, shelf.embeddings)
+    ids, table = shelf.table.ids, shelf.table
+    return Context(
+        k=k, new=shelf.new, promoted=table.promoted, adult=table.adult, of_age=of_age, category=table.category,
+        liked=table.category[rows], recent=rows, in_stock=lambda row: ids[row] not in sold_out,
+        embeddings=shelf.embeddings,
+    )  # fmt: skip
 
 
 def ordered(rule: Rule, rows: list[int], at: Context) -> list[int]:
@@ -41,6 +48,30 @@ def test_stock_drops_what_is_sold_out_and_says_so() -> None:
     assert slate.rows.tolist() == [3, 5]
     assert dropped == [(4, "stock")]
     assert slate.moved_by == {}
+
+
+def test_what_is_for_adults_is_dropped_unless_the_shopper_is_known_to_be_one() -> None:
+    shelf = shelf_of(lineup_of(20), [listed(f"i{j}", adult=j in (1, 3)) for j in range(19)])
+    rows = [1, 2, 3, 19]  # the last is not in the catalogue: nobody knows what it is
+    slate, dropped, _, _ = rerank(slate_of(rows), context(shelf), (Age(),))
+    assert slate.rows.tolist() == [2]
+    assert dropped == [(1, "age"), (3, "age"), (19, "age")]
+    assert ordered(Age(), rows, context(shelf, of_age=True)) == rows
+
+
+def test_the_mix_of_categories_follows_what_was_touched() -> None:
+    items = [listed(f"i{j}", category="Tea" if j < 12 else "Books") for j in range(24)]
+    shelf = shelf_of(lineup_of(24), items)
+    half_and_half = context(shelf, k=6, recent=("i0", "i1", "i2", "i12", "i13", "i14"))
+    rows = list(range(24))
+    mixed = ordered(CategoryMix(weight=0.9), rows, half_and_half)
+    assert sum(row >= 12 for row in mixed[:6]) == 3, "half of the first six are books"
+    assert mixed[6:] == [row for row in rows if row not in mixed[:6]], "the others keep their order"
+    assert ordered(CategoryMix(weight=0.0), rows, half_and_half) == rows
+    unknown = context(shelf, k=6, recent=("i0", "i12"))
+    assert ordered(CategoryMix(weight=0.9), rows, unknown) == rows, "two clicks are no mix"
+    one_sided = context(shelf, k=6, recent=("i0", "i1", "i2", "i3", "i4"))
+    assert ordered(CategoryMix(weight=0.9), rows, one_sided) == rows
 
 
 def test_already_seen_goes_to_the_end_in_order() -> None:
@@ -93,10 +124,13 @@ def test_every_rule_keeps_its_contract(rule: Rule, data: st.DataObject) -> None:
     assert sorted([*slate.rows.tolist(), *(row for row, _ in dropped)]) == sorted(rows)
     score_of = dict(zip(rows, slate_of(rows).scores.tolist(), strict=True))
     assert [score_of[row] for row in slate.rows.tolist()] == slate.scores.tolist()
-    if rule.name != "stock":
+    if not rule.must:
         assert dropped == []
     assert set(slate.moved_by) <= set(slate.rows.tolist())
 
 
 def test_the_order_of_the_rules() -> None:
-    assert [rule.name for rule in RULES] == ["stock", "already_seen", "mmr", "freshness", "promotions"]
+    assert [rule.name for rule in RULES] == [
+        "stock", "age", "already_seen", "mmr", "category_mix", "freshness", "promotions",
+    ]  # fmt: skip
+    assert [rule.must for rule in RULES] == [True, True, *[False] * 5], "what must be applied comes first"

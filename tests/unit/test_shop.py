@@ -72,6 +72,24 @@ async def test_a_feed_is_drawn_and_said_to_be_shown(shop: httpx.AsyncClient, wor
     assert "29.4 ms" in page.text
 
 
+async def test_only_who_says_so_is_of_age_and_another_shopper_says_it_anew(
+    shop: httpx.AsyncClient, world: World
+) -> None:
+    await become(shop)
+    assert "I am of age" in (await shop.get("/")).text
+    assert world.asked[-1]["context"]["of_age"] is False
+    assert (await shop.post("/age", data={"of_age": "true"})).headers["location"] == "/"
+    assert "Hide them" in (await shop.get("/")).text
+    assert world.asked[-1]["context"]["of_age"] is True
+    await shop.post("/age", data={"of_age": "false"})
+    await shop.get("/feed")
+    assert world.asked[-1]["context"]["of_age"] is False
+    await shop.post("/age", data={"of_age": "true"})
+    await become(shop, "u2")
+    await shop.get("/")
+    assert world.asked[-1]["context"]["of_age"] is False
+
+
 async def test_a_click_carries_its_feed_and_place_and_the_next_feed_differs(
     shop: httpx.AsyncClient, world: World
 ) -> None:

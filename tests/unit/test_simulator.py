@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ class Shop:
         self.unreachable: dict[str, str] = {}
         self._feed, self._count = feed, itertools.count()
 
-    async def feed(self, user: str, context: dict[str, str]) -> tuple[str, list[str]] | None:
-        assert context.keys() <= {"device", "country"}
+    async def feed(self, user: str, context: Mapping[str, str | bool]) -> tuple[str, list[str]] | None:
+        assert {"of_age"} <= context.keys() <= {"device", "country", "of_age"}
         return None if self._feed is None else (f"request-{next(self._count)}", self._feed)
 
     async def send(self, batch: Sequence[events.Event]) -> bool:

@@ -41,7 +41,7 @@ PLENTY = dict.fromkeys(BUDGETS, 10_000.0)
 
 class KnownShopper(FakeShoppers):
     async def who(self, *_: Any) -> Shopper:
-        return Shopper("u1", {"user_clicks_count_1h": 3.0}, ("i7", "i9"), seen_before=True)
+        return Shopper("u1", {"user_clicks_count_1h": 3.0}, ("i7", "i9", "i12", "i20", "i31", "i44"), seen_before=True)
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +132,8 @@ async def test_other_bytes_than_those_that_served_are_a_difference(tmp_path: Pat
         (lambda r: r["prerank"]["scores"].__setitem__(0, -9.0), "cut after pre-ranking"),
         (lambda r: r["rerank"].reverse(), "rules, in order"),
         (lambda r: r["rules"]["promoted"].append(r["rules"]["item_ids"][15]), "rules, in order"),
+        (lambda r: r["rules"]["adult"].append(r["rules"]["item_ids"][0]), "rules, in order"),
+        (lambda r: r["rules"].update(liked=[r["rules"]["categories"][-1]] * 20), "rules, in order"),
         (lambda r: r["user_features"].update(user_clicks_count_1h=4.0), "features made again"),
         (lambda r: r.update(user_id="u2"), "shopper's embedding"),
     ],
