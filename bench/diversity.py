@@ -166,7 +166,7 @@ def show(sweeps: Mapping[str, Mapping[str, Any]], console: Console) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.diversity", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--lose", type=float, default=0.02, help="share of NDCG@20 that variety may cost")
+    parser.add_argument("--lose", type=float, default=0.05, help="share of NDCG@20 that variety may cost")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--save", type=Path, help=f"where to write the result, e.g. {OUT.relative_to(ROOT)}")
     asked = parser.parse_args(arguments)

@@ -3,7 +3,8 @@
     python -m bench.guardrails --save bench/results/guardrails.json
 
 Shoppers differ in how often they come and how they click (gamma and beta), so answers of one shopper hang together. One
-canary and one control of SHOPPERS each are looked at LOOKS times; the first broken guard ends the run.
+canary and one control of SHOPPERS each, with OTHERS times as many whom the champion answers beside them, are looked at
+LOOKS times; the first broken guard ends the run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from models.rollout.guardrails import Arms, GuardConfig, Judged, judge
 from models.rollout.sequential import Sums
 
 SHOPPERS: Final = 300
+OTHERS: Final = 18  # a canary and a control of 5 % each
 LOOKS: Final = 25
 HARMS: Final[tuple[dict[str, float], ...]] = (
     {}, {"effect": -0.1}, {"effect": -0.2}, {"effect": -0.35}, {"effect": -0.5}, {"effect": -0.8}, {"effect": 0.2},
@@ -36,6 +38,8 @@ def canary(
     `effect` is relative, on clicks and orders; `slower` is added to ln(milliseconds); `degraded` to the share of 1 %.
     """
     rng = np.random.default_rng(seed)
+    others = rng.gamma(0.7, 1 / 0.7, OTHERS * shoppers), rng.beta(2, 12, OTHERS * shoppers)
+    asked, clicked = np.zeros(OTHERS * shoppers), np.zeros(OTHERS * shoppers)
     active, likes = rng.gamma(0.7, 1 / 0.7, 2 * shoppers), rng.beta(2, 12, 2 * shoppers)
     buys, pace = rng.beta(1, 80, 2 * shoppers), rng.normal(3, 0.2, 2 * shoppers)
     ours = np.arange(2 * shoppers) % 2 == 1
@@ -48,15 +52,20 @@ def canary(
         orders += rng.binomial(new, np.where(ours, buys * (1 + effect), buys).clip(0, 1))
         latency += new * (pace + np.where(ours, slower, 0)) + np.sqrt(new) * rng.normal(0, 0.5, 2 * shoppers)
         bad += rng.binomial(new, np.where(ours, 0.01 + degraded, 0.01))
+        more = rng.poisson(0.3 * others[0])
+        asked += more
+        clicked += rng.binomial(more, others[1])
+        champion = _sums(np.concatenate([n[~ours], asked]), np.concatenate([clicks[~ours], clicked]))
         outcomes = {"clicks": clicks, "orders": orders, "latency": latency, "degraded": bad, "dead_scores": 0 * bad}
-        arms = [{k: _sums(n[arm & (n > 0)], y[arm & (n > 0)]) for k, y in outcomes.items()} for arm in (ours, ~ours)]
-        judged = judge(Arms(arms[0], arms[1], int(n[ours].sum())), GuardConfig())
+        arms = [{k: _sums(n[arm], y[arm]) for k, y in outcomes.items()} for arm in (ours, ~ours)]
+        judged = judge(Arms(arms[0], arms[1], {"clicks": champion}, int(n[ours].sum())), GuardConfig())
         if judged.breach:
             break
     return judged, int(n[ours].sum())
 
 
 def _sums(n: NDArray[np.float64], y: NDArray[np.float64]) -> Sums:
+    n, y = n[n > 0], y[n > 0]
     return Sums(len(n), *(float(column.sum()) for column in (n, n * n, y, y * y, y * n)))
 
 

@@ -20,7 +20,7 @@ class CategoryMix:
 
     name: ClassVar[str] = "category_mix"
     must: ClassVar[bool] = False
-    weight: float = 0.2
+    weight: float = 0.4
     breadth: int = 3
     least: int = 5
 

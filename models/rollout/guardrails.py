@@ -1,6 +1,8 @@
 """Guardrails: is the canary doing harm, compared with the control of the same size that began at the same moment?
 
-Five outcomes share one false alarm rate evenly. Besides them a gross guard needs ten answers only: a challenger that
+Five outcomes share one false alarm rate; clicks, which come soonest and in which most harm shows, have the most of it.
+A click belongs to one answer, so clicks are compared with all answers of the champion's models since that moment, of
+which the control's are a part: the same shoppers by chance, and many more of them. Besides them a gross guard needs ten answers only: a challenger that
 degrades every other answer is out at once. Shadow traffic is judged without outcomes: errors, lateness, dead scores.
 """
 
@@ -17,21 +19,23 @@ from models.rollout.sequential import Sums, compare
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """`bad` +1: more is worse. Margin and tau are relative to the control's ratio where `relative`, else absolute."""
+    """`bad` +1: more is worse. Margin and tau are relative to the control's ratio where `relative`, else absolute.
+    `share` is the metric's part of the false alarm rate."""
 
     name: str
     bad: int
     margin: float
     tau: float
+    share: float
     relative: bool = False
 
 
 METRICS: Final = (
-    Metric("clicks", -1, 0.02, 0.25, relative=True),
-    Metric("orders", -1, 0.05, 0.5, relative=True),
-    Metric("latency", 1, 0.25, 0.3),  # mean of ln(milliseconds): 0.25 is 28 % slower
-    Metric("degraded", 1, 0.02, 0.05),
-    Metric("dead_scores", 1, 0.005, 0.05),
+    Metric("clicks", -1, 0.02, 0.25, 0.6, relative=True),
+    Metric("orders", -1, 0.05, 0.5, 0.1, relative=True),
+    Metric("latency", 1, 0.25, 0.3, 0.1),  # mean of ln(milliseconds): 0.25 is 28 % slower
+    Metric("degraded", 1, 0.02, 0.05, 0.1),
+    Metric("dead_scores", 1, 0.005, 0.05, 0.1),
 )
 GROSS: Final = ("degraded", "dead_scores")
 NOT_THE_MODELS: Final = ("redis_down", "features_late", "kafka_down")
@@ -73,6 +77,9 @@ class Arms(msgspec.Struct, frozen=True):
 
     canary: dict[str, Sums] = {}
     control: dict[str, Sums] = {}
+    champion: dict[str, Sums] = {}
+    """Of everyone whom only the champion's models answered, the control among them: clicks alone, for what belongs to
+    no single answer cannot be told apart for who moves from here into the canary."""
     step_requests: int = 0
     step_gross: dict[str, float] = {}
     """Share of this step's canary answers per gross guard; "degraded" only for what a model can cause."""
@@ -109,7 +116,7 @@ def judge(arms: Arms, config: GuardConfig) -> Judged:
     figures: dict[str, Any] = {}
     breach, why = _gross(arms, config)
     for metric in METRICS:
-        canary, control = arms.canary.get(metric.name), arms.control.get(metric.name)
+        canary, control = arms.canary.get(metric.name), arms.champion.get(metric.name, arms.control.get(metric.name))
         if canary is None or control is None:
             continue
         scale = abs(control.ratio) if metric.relative and control.n else 1.0
@@ -119,7 +126,7 @@ def judge(arms: Arms, config: GuardConfig) -> Judged:
         if not enough:
             figures[metric.name] = {"canary": _plain(canary.ratio), "control": _plain(control.ratio), "verdict": "wait"}
             continue
-        alpha = config.alpha / len(METRICS)
+        alpha = config.alpha * metric.share
         found = compare(
             canary, control, bad=metric.bad, margin=metric.margin * scale, tau=metric.tau * scale, alpha=alpha
         )
@@ -131,7 +138,8 @@ def judge(arms: Arms, config: GuardConfig) -> Judged:
         }  # fmt: skip
         if broken and not breach:
             breach = metric.name
-            why = f"{metric.name}: canary {found.canary:.4g}, control {found.control:.4g}, p {found.p:.2g} at any time"
+            other = "champion" if metric.name in arms.champion else "control"
+            why = f"{metric.name}: canary {found.canary:.4g}, {other} {found.control:.4g}, p {found.p:.2g} at any time"
     counted = {f"{name}_requests": int(next(iter(arm.values())).n) if arm else 0
                for name, arm in (("canary", arms.canary), ("control", arms.control))}  # fmt: skip
     return Judged(breach, why, arms.step_requests, figures | counted | {"step_requests": arms.step_requests})

@@ -43,15 +43,14 @@ class Bad:
 
 
 def worse(files: Files, seed: int) -> Files:
-    """Every tree's leaves shuffled: a ranking by chance, from a model whose files are all in order."""
-    rng = np.random.default_rng(seed)
+    """Learned with the wrong sign: the best comes last, from a model whose files are all in order."""
 
-    def shuffle(booster: Any) -> None:
+    def turn(booster: Any) -> None:
         for tree, leaves in enumerate(_leaves(booster)):
-            for leaf, value in enumerate(rng.permutation(leaves)):
-                booster.set_leaf_output(tree, leaf, float(value))
+            for leaf, value in enumerate(leaves):
+                booster.set_leaf_output(tree, leaf, -float(value))
 
-    return _changed(files, shuffle)
+    return _changed(files, turn)
 
 
 def miscalibrated(files: Files, seed: int) -> Files:
@@ -132,7 +131,7 @@ SIX: Final[tuple[Bad, ...]] = (
     Bad("wrong schema", "its list of features is in another order", "schema", False, wrong_schema),
     Bad("NaN scores", "no score for dear products", "answers parity", True, nan_scores),
     Bad("slow", "the same scores, far too late", "latency", True, slow),
-    Bad("worse quality", "the leaves of its trees are shuffled", "quality", True, worse),
+    Bad("worse quality", "learned with the wrong sign: the best comes last", "quality", True, worse),
     Bad("miscalibrated", "far too sure of itself", "calibration", False, miscalibrated),
     Bad("stale features", "its data ended ten days ago, and short windows no longer reach it", "stale quality", False,
         stale),

@@ -27,7 +27,7 @@ from pipelines.drills.scene import MOST_DRAWN, SHORT, Pace, Scene, scene, thinne
 from pipelines.drills.shoppers import Answer
 from settings import Settings
 
-PACE: Final = Pace(step_s=90, shadow_s=6, least_requests=40, drift_every_s=3600, asks=30, feeds=1, searches=0,
+PACE: Final = Pace(step_s=90, shadow_s=6, least_requests=40, drift_every_s=3600, asks=20, feeds=1, searches=0,
                    healthy_s=30, most_s=180)  # fmt: skip
 MOST_EXPOSED: Final = 0.05
 MOST_EXPOSED_S: Final = 60.0

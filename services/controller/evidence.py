@@ -1,6 +1,6 @@
 """The evidence that guardrails are judged by, read from the analytical store: arms by shopper, and shadow scores.
 
-One query per look, whatever the traffic: the store sums by shopper, we get one row per arm.
+A few queries per look, whatever the traffic: the store sums by shopper, we get one row per arm.
 """
 
 from __future__ import annotations
@@ -50,6 +50,25 @@ FROM
 )
 GROUP BY arm
 """  # noqa: S608 the text is ours; values are sent apart
+_CHAMPION: Final = f"""
+SELECT count() AS users, sum(requests) AS n, sum(requests * requests) AS nn, toFloat64(sum(clicks)) AS clicks_y,
+    toFloat64(sum(clicks * clicks)) AS clicks_yy, toFloat64(sum(clicks * requests)) AS clicks_yn
+FROM
+(
+    SELECT d.user_id AS user_id, count() AS requests, sum(c.clicks) AS clicks
+    FROM
+    (
+        SELECT request_id, user_id FROM decisions FINAL
+        WHERE {_RANGE} AND arm IN ('champion', 'control') AND user_id NOT IN
+            (SELECT user_id FROM decisions FINAL WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm = 'canary')
+    ) AS d
+    LEFT JOIN
+    (
+        SELECT request_id, count() AS clicks FROM clicks FINAL WHERE {_RANGE} AND request_id != '' GROUP BY request_id
+    ) AS c ON c.request_id = d.request_id
+    GROUP BY d.user_id
+)
+"""  # noqa: S608
 _STEP: Final = f"""
 SELECT arm IN {{arms:Array(String)}} AS ours, count() AS n, countIf({_DEAD_DECISION}) AS dead_scores,
     countIf(length(degraded) > 0 AND NOT hasAny(degraded, {list(NOT_THE_MODELS)})) AS degraded
@@ -83,11 +102,13 @@ class Evidence:
         """Both arms from the experiment's start to the control's end (0: it goes on), and this step's answers."""
         span = {"rollout": rollout, "since": began_ms, "until": balanced_until_ms or _FOREVER}
         rows = {row["arm"]: row for row in self._store.query(_ARMS, span)}
+        (champion,) = self._store.query(_CHAMPION, span)
         here = {"rollout": rollout, "since": step_ms, "until": _FOREVER, "arms": list(step_arms)}
         steps = {bool(row["ours"]): row for row in self._store.query(_STEP, here)}
         ours, theirs = _gross(steps.get(True)), _gross(steps.get(False))
         return Arms(
-            canary=_sums(rows.get("canary")), control=_sums(rows.get("control")), step_requests=ours[0],
+            canary=_sums(rows.get("canary")), control=_sums(rows.get("control")),
+            champion={"clicks": _sum(champion, "clicks")} if rows and champion["n"] else {}, step_requests=ours[0],
             step_gross=ours[1], step_control_requests=theirs[0], step_control=theirs[1],
         )  # fmt: skip
 
@@ -112,9 +133,8 @@ def _gross(row: Mapping[str, Any] | None) -> tuple[int, dict[str, float]]:
 
 
 def _sums(row: Mapping[str, Any] | None) -> dict[str, Sums]:
-    if row is None:
-        return {}
-    return {
-        m.name: Sums(row["users"], row["n"], row["nn"], row[f"{m.name}_y"], row[f"{m.name}_yy"], row[f"{m.name}_yn"])
-        for m in METRICS
-    }
+    return {} if row is None else {m.name: _sum(row, m.name) for m in METRICS}
+
+
+def _sum(row: Mapping[str, Any], name: str) -> Sums:
+    return Sums(row["users"], row["n"], row["nn"], row[f"{name}_y"], row[f"{name}_yy"], row[f"{name}_yn"])

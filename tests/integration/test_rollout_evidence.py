@@ -52,7 +52,8 @@ def test_sums_by_shopper_are_exact(store: Analytics) -> None:
             expected[arm][user][2] += 1
     noise = [decision(900, "canary1", "canary", BEGAN - 1),
              decision(901, "canary1", "canary", BEGAN + 1, rollout="r-0"),
-             decision(902, "u1", "champion", BEGAN + 1)]  # fmt: skip
+             decision(902, "u1", "champion", BEGAN + 1, rollout=None),
+             decision(903, "canary1", "champion", BEGAN + 1, rollout=None)]  # fmt: skip
     store.insert("decisions", decisions + noise)
     store.insert("decisions", decisions[:100])  # a batch that came twice
     store.insert("clicks", [*clicks, {"event_id": "organic", "user_id": "canary1", "event_ms": BEGAN + 1}])
@@ -75,7 +76,13 @@ def test_sums_by_shopper_are_exact(store: Analytics) -> None:
     beside = [d for d in decisions if d["arm"] == "control" and d["event_ms"] >= BEGAN + HOUR]
     assert found.step_control_requests == len(beside)
     assert found.step_control["degraded"] == pytest.approx(sum(bool(d["degraded"]) for d in beside) / len(beside))
-    assert judge(found, GuardConfig(least_users=10)).figures["clicks"]["verdict"] == "ok"
+    (pooled,), rows = found.champion.values(), [*expected["control"].values(), [1.0, 0.0]]
+    assert list(found.champion) == ["clicks"]
+    assert (pooled.users, pooled.n) == (len(rows), sum(r[0] for r in rows)), "the control, and who was never a canary"
+    assert (pooled.y, pooled.yy) == (sum(r[1] for r in rows), sum(r[1] ** 2 for r in rows))
+    assert pooled.yn == sum(r[0] * r[1] for r in rows)
+    judged = judge(found, GuardConfig(least_users=10)).figures["clicks"]
+    assert (judged["verdict"], judged["control"]) == ("ok", pytest.approx(pooled.ratio, abs=1e-5))
 
 
 def test_shadow_scores_are_summed_up(store: Analytics) -> None:
@@ -98,5 +105,6 @@ def test_shadow_scores_are_summed_up(store: Analytics) -> None:
 def test_nothing_in_the_store_is_no_evidence(store: Analytics) -> None:
     evidence = Evidence(store)
     found = evidence.arms("nobody", began_ms=BEGAN, balanced_until_ms=0, step_ms=BEGAN, step_arms=("canary",))
-    assert (found.canary, found.control, found.step_requests, found.step_gross) == ({}, {}, 0, {})
+    assert (found.canary, found.control, found.champion, found.step_requests) == ({}, {}, {}, 0)
+    assert found.step_gross == {}
     assert evidence.shadow("nobody", since_ms=BEGAN).requests == 0

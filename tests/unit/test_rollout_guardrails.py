@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from bench.guardrails import canary
-from models.rollout.guardrails import Arms, GuardConfig, Judged, Shadow, by_chance, judge, judge_alone, judge_shadow
+from models.rollout.guardrails import METRICS, Arms, GuardConfig, Judged, Shadow, by_chance, judge, judge_alone, judge_shadow
 from models.rollout.sequential import Sums, compare, e_value, half_width
 
 
@@ -26,6 +26,22 @@ def test_harm_is_found(harm: dict[str, float], guards: set[str]) -> None:
     found = [canary(seed, **harm) for seed in range(20)]
     assert sum(judged.breach in guards for judged, _ in found) >= 19
     assert np.median([requests for _, requests in found]) < 1800
+
+
+def test_the_guards_share_one_false_alarm_rate() -> None:
+    assert sum(metric.share for metric in METRICS) == pytest.approx(1)
+
+
+def test_clicks_are_compared_with_everyone_whom_the_champion_answers() -> None:
+    few, worse = Sums(90, 100, 120, 380, 2400, 480), Sums(90, 100, 120, 280, 1500, 360)
+    many = Sums(1700, 1900, 2300, 7220, 45600, 9100)
+    alone, pooled = (judge(Arms({"clicks": worse}, {"clicks": few}, more), GuardConfig())
+                     for more in ({}, {"clicks": many}))  # fmt: skip
+    assert not alone.breach, "a hundred answers on both sides are not enough"
+    assert pooled.breach == "clicks"
+    assert pooled.why.startswith("clicks: canary 2.8, champion 3.8, p ")
+    orders = judge(Arms({"orders": worse}, {"orders": few}, {"clicks": many}), GuardConfig())
+    assert orders.figures["orders"]["control"] == few.ratio, "other outcomes have the control alone"
 
 
 def test_a_better_challenger_is_let_through() -> None:
@@ -52,7 +68,7 @@ def test_a_challenger_that_degrades_every_other_answer_is_out_after_ten() -> Non
 def test_a_gross_difference_is_one_to_the_control_of_the_same_seconds(
     canary: tuple[int, float], control: tuple[int, float], breach: str
 ) -> None:
-    arms = Arms({}, {}, canary[0], {"degraded": canary[1]}, control[0], {"degraded": control[1]})
+    arms = Arms({}, {}, {}, canary[0], {"degraded": canary[1]}, control[0], {"degraded": control[1]})
     assert judge(arms, GuardConfig()).breach == breach
 
 
