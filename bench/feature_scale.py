@@ -30,6 +30,7 @@ NAME: Final = "feature_scale"
 GROUPS: Final = tuple(f"group{i}" for i in range(10))
 EVENTS: Final = 12
 MILLION: Final = 1_000_000
+MEMORY_MB: Final = 12_288  # Redis fails loudly beyond it: with 100,000 users it takes a tenth of that
 
 
 def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     declared = world.declare(views, {"all": GROUPS})
     features = sum(len(v.features) for v in declared.plan.declared_views)
     now, say = int(time.time() * 1000), world.progress()
-    with world.redis_of_its_own(folder) as url:
+    with world.redis_of_its_own(folder, MEMORY_MB) as url:
         state, client = FeatureState(url, declared.plan, timeout_s=60), redis.Redis.from_url(url)
         before, made, wrote, packed = used(client), 0.0, 0.0, 0
         for i, view in enumerate(declared.plan.declared_views):

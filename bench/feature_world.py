@@ -82,10 +82,10 @@ def _plain(view: ViewPlan, entity: Entity) -> FeatureView:
 
 
 @contextmanager
-def redis_of_its_own(folder: Path) -> Iterator[str]:
-    """A Redis on a free port; gives its URL."""
+def redis_of_its_own(folder: Path, memory_mb: int = 512) -> Iterator[str]:
+    """A Redis on a free port that may take so much memory; gives its URL."""
     (port,) = free_ports(1)
-    launch = redis_server.launch(folder / "redis", host=HOST, port=port)
+    launch = redis_server.launch(folder / "redis", host=HOST, port=port, memory_mb=memory_mb)
     with running(launch, log=folder / "redis.log", ready=lambda: redis_server.ready(HOST, port)):
         yield f"redis://{HOST}:{port}/0"
 
