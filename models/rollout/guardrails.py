@@ -2,8 +2,9 @@
 
 Five outcomes share one false alarm rate; clicks, which come soonest and in which most harm shows, have the most of it.
 A click belongs to one answer, so clicks are compared with all answers of the champion's models since that moment, of
-which the control's are a part: the same shoppers by chance, and many more of them. Besides them a gross guard needs ten answers only: a challenger that
-degrades every other answer is out at once. Shadow traffic is judged without outcomes: errors, lateness, dead scores.
+which the control's are a part: the same shoppers by chance, and many more of them. Besides them a gross guard needs
+ten answers only: a challenger that degrades every other answer is out at once. Shadow traffic is judged without
+outcomes: errors, lateness, dead scores.
 """
 
 from __future__ import annotations

@@ -9,7 +9,17 @@ import pytest
 import scipy.stats
 
 from bench.guardrails import canary
-from models.rollout.guardrails import METRICS, Arms, GuardConfig, Judged, Shadow, by_chance, judge, judge_alone, judge_shadow
+from models.rollout.guardrails import (
+    METRICS,
+    Arms,
+    GuardConfig,
+    Judged,
+    Shadow,
+    by_chance,
+    judge,
+    judge_alone,
+    judge_shadow,
+)
 from models.rollout.sequential import Sums, compare, e_value, half_width
 
 
@@ -33,13 +43,13 @@ def test_the_guards_share_one_false_alarm_rate() -> None:
 
 
 def test_clicks_are_compared_with_everyone_whom_the_champion_answers() -> None:
-    few, worse = Sums(90, 100, 120, 380, 2400, 480), Sums(90, 100, 120, 280, 1500, 360)
+    few, worse = Sums(90, 100, 120, 380, 2400, 480), Sums(90, 100, 120, 300, 1640, 390)
     many = Sums(1700, 1900, 2300, 7220, 45600, 9100)
     alone, pooled = (judge(Arms({"clicks": worse}, {"clicks": few}, more), GuardConfig())
                      for more in ({}, {"clicks": many}))  # fmt: skip
     assert not alone.breach, "a hundred answers on both sides are not enough"
     assert pooled.breach == "clicks"
-    assert pooled.why.startswith("clicks: canary 2.8, champion 3.8, p ")
+    assert pooled.why.startswith("clicks: canary 3, champion 3.8, p ")
     orders = judge(Arms({"orders": worse}, {"orders": few}, {"clicks": many}), GuardConfig())
     assert orders.figures["orders"]["control"] == few.ratio, "other outcomes have the control alone"
 
