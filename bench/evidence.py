@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 HOUSE = ROOT / "docs" / "house.md"
 EVALUATION = ROOT / "docs" / "evaluation.md"
-PAGES = (README, HOUSE, EVALUATION)
+ROLLOUT = ROOT / "docs" / "rollout.md"
+PAGES = (README, HOUSE, EVALUATION, ROLLOUT)
 PACKAGES = ("feature_repo", "adapters", "models", "pipelines", "services", "bench")
 WIDTH = 30
 REST = (
@@ -70,12 +71,14 @@ def picture() -> str:
 
 def blocks(page: Path) -> dict[str, str]:
     """Every generated block of a page by its marker's name."""
-    from bench.numbers import numbers, retrieval
+    from bench.numbers import guardrails, numbers, retrieval
 
     if page == HOUSE:
         return {"tree": tree(modules=True)}
     if page == EVALUATION:
         return {"results": retrieval()}
+    if page == ROLLOUT:
+        return {"guardrails": guardrails()}
     return {"picture": picture(), "tree": tree(), "numbers": numbers()}
 
 
@@ -101,7 +104,8 @@ def main() -> int:
         if "--check" not in sys.argv[1:]:
             page.write_text(wanted, encoding="utf-8")
     if "--check" not in sys.argv[1:]:
-        print("README.md, docs/house.md and docs/evaluation.md: trees, picture, numbers and results written")
+        pages = ", ".join(str(page.relative_to(ROOT)) for page in PAGES)
+        print(f"{pages}: trees, picture, numbers and results written")
         return 0
     if stale:
         print(f"{', '.join(stale)}: not what the code and bench/results say: run `make evidence`", file=sys.stderr)

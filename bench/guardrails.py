@@ -1,6 +1,6 @@
 """The guardrails' false alarms and power, simulated: how often is a canary rolled back, and after how many answers?
 
-    python -m bench.guardrails --save bench/results/guardrails.json
+    python -m bench.guardrails --shoppers 600 --save bench/results/guardrails.json
 
 Shoppers differ in how often they come and how they click (gamma and beta), so answers of one shopper hang together. One
 canary and one control of SHOPPERS each, with OTHERS times as many whom the champion answers beside them, are looked at
@@ -96,8 +96,9 @@ def main() -> None:
         print(f"{row['harm']!s:24} {row['rolled_back']:4} of {row['runs']}  {row['median_canary_answers_until']}")
     if chosen.save:
         result = {
-            "title": f"Guardrails: {chosen.shoppers} shoppers per arm, {LOOKS} looks, alpha {GuardConfig().alpha}",
-            "command": "python -m bench.guardrails", "rows": rows, **stamp(),
+            "title": f"{chosen.shoppers} shoppers in canary and control each, {OTHERS} times as many beside them, {LOOKS} "
+                     f"looks, false alarms at most {GuardConfig().alpha:.0%}",
+            "command": f"python -m bench.guardrails --shoppers {chosen.shoppers}", "rows": rows, **stamp(),
         }  # fmt: skip
         chosen.save.write_text(json.dumps(result) + "\n")
 

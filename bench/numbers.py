@@ -6,6 +6,7 @@ A result that was never measured is left out and said so; nothing is typed here 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -264,6 +265,28 @@ def retrieval() -> str:
     found = (RESULTS / f"{name}.json" for name in PROTOCOL_RESULTS)
     parts = [_retrieval(json.loads(path.read_text(encoding="utf-8"))) for path in found if path.exists()]
     return "\n\n".join(parts) or "Nothing is measured yet."
+
+
+def guardrails() -> str:
+    """How often a canary is rolled back, by what is wrong with it: what docs/rollout.md shows."""
+    result = json.loads((RESULTS / "guardrails.json").read_text(encoding="utf-8"))
+    rows = []
+    for row in result["rows"]:
+        until = row["median_canary_answers_until"] if isinstance(row["harm"], dict) else None
+        rows.append([_harm(row["harm"]), f"{row['rolled_back']} of {row['runs']}", f"{until:,.0f}" if until else ""])
+    heads = ["what is wrong with the challenger", "rolled back", "after so many canary answers (median)"]
+    return f"`{result['command']}`, {result['title']}:\n\n{table(heads, rows)}\n\n{source(result)}"
+
+
+def _harm(harm: str | Mapping[str, float]) -> str:
+    if isinstance(harm, str):
+        return "nothing (A/A)"
+    ((kind, size),) = harm.items()
+    if kind == "slower":
+        return f"{math.expm1(size):.0%} slower"
+    if kind == "degraded":
+        return f"{size:.0%} more degraded answers"
+    return f"clicks and orders {abs(size):.0%} {'lower' if size < 0 else 'higher'}"
 
 
 def _retrieval(result: Mapping[str, Any]) -> str:
