@@ -134,20 +134,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
-
-
-def millis_of(message: bytes | None) -> int | None:
-    """Milliseconds of a Timestamp message as `timestamp` writes it; None for nothing."""
-    if not message:
-        return None
-    found, at = {0x08: 0, 0x10: 0}, 0
-    while at < len(message):
-        tag, at, number, shift = message[at], at + 1, 0, 0
-        while True:
-            byte = message[at]
-            number |= (byte & 0x7F) << shift
-            at, shift = at + 1, shift + 7
-            if not byte & 0x80:
-                break
-        found[tag] = number
-    return found[0x08] * 1000 + found[0x10] // 1_000_000

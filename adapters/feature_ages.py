@@ -51,7 +51,7 @@ class FeatureAges:
             found = iter(pipe.execute())
         except (redis.RedisError, OSError) as error:
             raise Unavailable(f"the online store at {without_password(self._url)} did not answer: {error!r}") from None
-        return {name: _age(keys, [feast_redis.millis_of(next(found)) for _ in keys]) for name, keys in asked.items()}
+        return {name: _age(keys, [feast_redis.moment_of(next(found)) for _ in keys]) for name, keys in asked.items()}
 
     def close(self) -> None:
         self._client.close()

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from adapters import feast_redis
 from adapters.errors import Unavailable
 from adapters.feast_redis import Plain
-from adapters.online_store import Key
+from adapters.online_store import Key, tiles_command
 from adapters.redis_pipe import RedisPipe, command
 from feature_repo.plan import FeaturePlan
 
@@ -53,7 +53,8 @@ class OnlineRows:
         self._pipe = RedisPipe(redis_url, timeout_ms / 1000)
         self._whole = command(_HGET, b"minimart:progress:%d" % (partitions - 1), b"plan")
         self._feature_set = plan.sha256.encode()
-        self._views = {v.name: _tiles_of(plan.project, v.name, v.join_keys, v.stored) for v in plan.declared_views}
+        self._views = {v.name: _View(tiles_command(plan.project, v), feast_redis.bytes_of)  # type: ignore[arg-type]
+                       for v in plan.declared_views}
         self._views |= {v.name: _attributes_of(plan.project, v.name, v.join_keys, tuple(v.fields))
                         for v in plan.attribute_views}
 
@@ -92,18 +93,6 @@ class MemoryRows:
 class _View(NamedTuple):
     ask: Callable[[Key], bytes]
     parse: Callable[[object], Stored | None]
-
-
-def _tiles_of(project: str, view: str, join_keys: tuple[str, ...], stored: str) -> _View:
-    make = feast_redis.key_maker(project, join_keys)
-    field = feast_redis.field(view, stored)
-    tail = b"\r\n$%d\r\n%b\r\n" % (len(field), field)
-
-    def ask(key: Key) -> bytes:
-        name = make(key)
-        return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b%b" % (len(name), name, tail)
-
-    return _View(ask, feast_redis.bytes_of)  # type: ignore[arg-type]
 
 
 def _attributes_of(project: str, view: str, join_keys: tuple[str, ...], fields: tuple[str, ...]) -> _View:

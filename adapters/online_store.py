@@ -6,25 +6,23 @@ and never more than its timeout; a Redis that is away, slow or hung raises Unava
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import numpy as np
 import redis
-import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from adapters import feast_redis
 from adapters.errors import Unavailable
+from adapters.redis_pipe import RedisPipe
 from feature_repo import tiles
 from feature_repo.plan import FeaturePlan, ViewPlan
 from feature_repo.windows import MINUTE_MS
-from settings import without_password
 
 Key = tuple[str, ...]
 NEVER: Final = Retry(NoBackoff(), 0)
@@ -51,34 +49,35 @@ class FeatureReader(Protocol):
         """Packed tiles per (view, keys) in order of asking; None where there are none. Raises Unavailable."""
 
 
+def tiles_command(project: str, view: ViewPlan) -> Callable[[Key], bytes]:
+    """How Redis is asked for the packed tiles of one key of a view, with what all keys share worked out once."""
+    make, field = feast_redis.key_maker(project, view.join_keys), feast_redis.field(view.name, view.stored)
+    tail = b"\r\n$%d\r\n%b\r\n" % (len(field), field)
+
+    def ask(key: Key) -> bytes:
+        name = make(key)
+        return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b%b" % (len(name), name, tail)
+
+    return ask
+
+
 class OnlineStore:
     """FeatureReader on Redis. `timeout_ms` bounds every read, connecting included."""
 
     def __init__(self, redis_url: str, plan: FeaturePlan, timeout_ms: float = 50) -> None:
-        self._plan, self._url, self._timeout_s = plan, redis_url, timeout_ms / 1000
-        self._client: Any = redis.asyncio.Redis.from_url(
-            redis_url, socket_timeout=self._timeout_s, socket_connect_timeout=self._timeout_s, max_connections=256)
+        self._pipe = RedisPipe(redis_url, timeout_ms / 1000)
+        self._asks = {view.name: tiles_command(plan.project, view) for view in plan.declared_views}
 
     async def read(self, view: str, keys: Sequence[Key]) -> list[bytes | None]:
         """Packed tiles of `keys` in their order. Raises Unavailable."""
         return (await self.read_many([(view, keys)]))[0]
 
     async def read_many(self, asked: Sequence[tuple[str, Sequence[Key]]]) -> list[list[bytes | None]]:
-        pipe = self._client.pipeline(transaction=False)
-        for name, keys in asked:
-            view = self._plan.view(name)
-            field = feast_redis.field(name, view.stored)
-            for key in keys:
-                pipe.hget(feast_redis.redis_key(self._plan.project, view.join_keys, key), field)
-        try:
-            found = await asyncio.wait_for(pipe.execute(), self._timeout_s)
-        except (redis.RedisError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the online store at {without_password(self._url)} did not answer: {error!r}") from None
-        values = iter(found)
+        values = iter(await self._pipe.run([self._asks[name](key) for name, keys in asked for key in keys]))
         return [[feast_redis.bytes_of(next(values)) for _ in keys] for _, keys in asked]
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._pipe.close()
 
 
 class MemoryReader:

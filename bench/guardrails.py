@@ -96,8 +96,8 @@ def main() -> None:
         print(f"{row['harm']!s:24} {row['rolled_back']:4} of {row['runs']}  {row['median_canary_answers_until']}")
     if chosen.save:
         result = {
-            "title": f"{chosen.shoppers} shoppers in canary and control each, {OTHERS} times as many beside them, {LOOKS} "
-                     f"looks, false alarms at most {GuardConfig().alpha:.0%}",
+            "title": f"{chosen.shoppers} shoppers in canary and control each, {OTHERS} times as many beside them, "
+                     f"{LOOKS} looks, false alarms at most {GuardConfig().alpha:.0%}",
             "command": f"python -m bench.guardrails --shoppers {chosen.shoppers}", "rows": rows, **stamp(),
         }  # fmt: skip
         chosen.save.write_text(json.dumps(result) + "\n")

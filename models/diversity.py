@@ -45,18 +45,19 @@ def calibrated(
 ) -> NDArray[np.int64]:  # fmt: skip
     """Greedy order of at most `k` of the n candidates, as positions into `relevance` [n].
 
-    Every place maximises (1 - weight) * sum of relevance - weight * KL(wanted, the list's mix), Steck 2018, eq. 5.
-    `category` [n] are codes into `wanted` [C], the shares that the list should have. Raises ValueError for a weight
-    outside [0, 1].
+    Every place maximises (1 - weight) * sum of relevance - weight * KL(wanted, the list's mix), Steck 2018, eq. 5; of
+    the divergence only what the place's own category changes of it is computed. `category` [n] are codes into `wanted`
+    [C], the shares that the list should have. Raises ValueError for a weight outside [0, 1].
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight {weight} is not within [0, 1]")
     order = np.empty(min(k, len(relevance)), dtype=np.int64)
-    counts, one_more = np.zeros(len(wanted)), np.eye(len(wanted))
+    counts, floor = np.zeros(len(wanted)), np.where(wanted > 0, SMOOTHING * wanted, 1.0)  # what is not wanted gains 0
     gain = (1 - weight) * relevance.astype(np.float64)
     for place in range(len(order)):
-        divergence = miscalibration(wanted, (counts + one_more) / (place + 1))
-        best = int(np.argmax(gain - weight * divergence[category]))
+        share = (1 - SMOOTHING) / (place + 1)
+        nearer = weight * wanted * np.log1p(share / (share * counts + floor))
+        best = int(np.argmax(gain + nearer[category]))
         order[place] = best
         counts[category[best]] += 1
         gain[best] = -np.inf

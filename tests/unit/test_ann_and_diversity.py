@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.ann_index import AnnConfig, AnnIndex
-from models.diversity import mmr
+from models.diversity import calibrated, miscalibration, mmr
 
 
 def clustered(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
@@ -78,6 +78,25 @@ def test_mmr_is_a_choice_without_repeats(seed: int, k: int, balance: float) -> N
     assert len(order) == min(k, 20) == len(set(order.tolist()))
     if k:
         assert order[0] == np.argmax(relevance)
+
+
+@given(st.integers(0, 1000), st.integers(1, 30), st.floats(0, 1))
+def test_calibration_is_the_greedy_choice_of_its_formula(seed: int, k: int, weight: float) -> None:
+    rng = np.random.default_rng(seed)
+    relevance, category = rng.random(20), rng.integers(0, 4, 20)
+    wanted = rng.dirichlet([0.5] * 4) * (rng.random(4) < 0.7)
+    if wanted.sum() == 0:
+        return
+    wanted = wanted / wanted.sum()
+    order = calibrated(relevance, category, wanted, k, weight)
+    assert len(order) == min(k, 20) == len(set(order.tolist()))
+    for place in range(len(order)):  # nothing that was left would have been better by the formula itself
+        before, rest = order[:place], np.setdiff1d(np.arange(20), order[:place])
+        mixes = [np.bincount(category[[*before, one]], minlength=4) / (place + 1) for one in rest]
+        worth = (1 - weight) * relevance[rest] - weight * miscalibration(wanted, np.array(mixes))
+        assert worth[rest == order[place]][0] >= worth.max() - 1e-9
+    with pytest.raises(ValueError, match="weight"):
+        calibrated(relevance, category, wanted, k, 1.5)
 
 
 def test_mmr_balance() -> None:

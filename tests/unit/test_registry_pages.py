@@ -234,5 +234,5 @@ def test_ages_come_from_the_newest_events_and_their_keys(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("at_ms", [0, 1, 999, 1000, NOW, NOW + 123])
 def test_a_timestamp_is_read_as_it_was_written(at_ms: int) -> None:
-    assert feast_redis.millis_of(feast_redis.timestamp(at_ms)) == at_ms
-    assert feast_redis.millis_of(None) is None
+    assert feast_redis.moment_of(feast_redis.timestamp(at_ms)) == at_ms
+    assert feast_redis.moment_of(None) is None
