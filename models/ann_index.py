@@ -36,7 +36,7 @@ class AnnConfig:
     """Nodes that a search of the graph keeps in sight; as many as are asked for at least."""
     lists_per_root: float = 4.0
     """Inverted lists = this x sqrt(items)."""
-    probe_share: float = 1 / 64
+    probe_share: float = 1 / 32
     """Share of the lists that a query visits, at least `min_probes`."""
     min_probes: int = 16
     train_per_list: int = 40
@@ -56,7 +56,7 @@ class AnnConfig:
         return min(self.lists(n_items), max(self.min_probes, round(self.lists(n_items) * self.probe_share)))
 
     def describe(self, n_items: int) -> str:
-        """The kind with its numbers, e.g. `IVF4000,SQ8 nprobe 62`."""
+        """The kind with its numbers, e.g. `IVF4000,SQ8 nprobe 125`."""
         match self.kind(n_items):
             case "exact":
                 return "exact"

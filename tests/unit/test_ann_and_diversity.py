@@ -58,7 +58,7 @@ def test_the_rule_goes_by_size() -> None:
     config = AnnConfig()
     sizes = (0, config.exact_below - 1, config.exact_below, config.hnsw_below - 1, config.hnsw_below, 10**7)
     assert [config.kind(n) for n in sizes] == ["exact", "exact", "hnsw", "hnsw", "ivf", "ivf"]
-    assert config.describe(1_000_000) == "IVF4000,SQ8 nprobe 62"
+    assert config.describe(1_000_000) == "IVF4000,SQ8 nprobe 125"
     with pytest.raises(ValueError, match="exact_below 5"):
         AnnConfig(exact_below=5, hnsw_below=4)
 
