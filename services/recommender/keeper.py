@@ -287,6 +287,7 @@ class Keeper:
                 try:
                     self.tick()
                 except Exception:  # noqa: BLE001 the old shelves stay; the next round tries again
+                    self._seen = ("a tick failed", None)  # else what the pointers ask for waits for their next change
                     _log.exception("shelf_not_renewed")
             self._stop.wait(max(0.05, self._look_s - (time.monotonic() - begun)))
 

@@ -268,6 +268,29 @@ def test_item_windows_decide_what_is_trending(tmp_path: Path, keeper: Keeper) ->
     assert keeper.shelf.activity["item_clicks_count_1h"][[5, 3, 7]].tolist() == [500.0, 300.0, 0.0]
 
 
+async def test_a_failed_tick_is_tried_again_and_the_new_models_are_taken(
+    tmp_path: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    republish(tmp_path, "1")
+    keeper.tick()
+    failed, right = list[int](), FakeWindows.columns
+
+    def fails_once(self: FakeWindows, now_ms: int) -> dict[str, Any]:
+        if keeper.shelf.lineup.versions["ranker"] == "1" and len(failed) < 1:
+            failed.append(now_ms)
+            raise RuntimeError("a bug")
+        return right(self, now_ms)
+
+    republish(tmp_path, "2")
+    monkeypatch.setattr(FakeWindows, "columns", fails_once)
+    keeper.start()
+    async with asyncio.timeout(20):
+        while keeper.shelf.lineup.versions["ranker"] != "2":
+            await asyncio.sleep(0.01)
+    keeper.close()
+    assert failed
+
+
 def test_stock_follows_the_live_catalogue(keeper: Keeper, catalogue: FakeCatalogue) -> None:
     assert keeper.in_stock("i1")
     catalogue.add(listed("i1", stock=0))
