@@ -25,6 +25,11 @@ _COLUMNS: Final = ", ".join(
     f"toFloat64(sum({m.name} * requests)) AS {m.name}_yn"
     for m in METRICS
 )
+_WITH_CLICKS: Final = f"""LEFT JOIN
+    (
+        SELECT request_id, count() AS clicks FROM clicks FINAL WHERE {_RANGE} AND request_id != '' GROUP BY request_id
+    ) AS c ON c.request_id = d.request_id
+"""  # noqa: S608 the text is ours; values are sent apart
 _ARMS: Final = f"""
 SELECT arm, count() AS users, sum(requests) AS n, sum(requests * requests) AS nn, {_COLUMNS}
 FROM
@@ -38,10 +43,7 @@ FROM
         FROM decisions FINAL
         WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm IN ('canary', 'control')
     ) AS d
-    LEFT JOIN
-    (
-        SELECT request_id, count() AS clicks FROM clicks FINAL WHERE {_RANGE} AND request_id != '' GROUP BY request_id
-    ) AS c ON c.request_id = d.request_id
+    {_WITH_CLICKS}
     LEFT JOIN
     (
         SELECT user_id, count() AS orders FROM orders FINAL WHERE {_RANGE} GROUP BY user_id
@@ -62,10 +64,7 @@ FROM
         WHERE {_RANGE} AND arm IN ('champion', 'control') AND user_id NOT IN
             (SELECT user_id FROM decisions FINAL WHERE {_RANGE} AND rollout = {{rollout:String}} AND arm = 'canary')
     ) AS d
-    LEFT JOIN
-    (
-        SELECT request_id, count() AS clicks FROM clicks FINAL WHERE {_RANGE} AND request_id != '' GROUP BY request_id
-    ) AS c ON c.request_id = d.request_id
+    {_WITH_CLICKS}
     GROUP BY d.user_id
 )
 """  # noqa: S608
