@@ -58,10 +58,12 @@ class SqlGateway:
                 raise Unavailable(f"Flink at {self._url} did not finish in {timeout_s:.0f} s: {_short(statement)}")
             time.sleep(POLL_S)
 
-    def wait(self, handle: str, statement: str, tell: Callable[[], None] = lambda: None) -> None:
-        """Wait until a submitted statement has ended, calling `tell` meanwhile. Raises BadInput when it failed."""
+    def wait(self, handle: str, statement: str, enough: Callable[[], bool] = lambda: False) -> None:
+        """Wait until a submitted statement has ended, or until `enough`, asked twice a second, says that it may go on
+        alone. Raises BadInput when it failed."""
         while self.running(handle):
-            tell()
+            if enough():
+                return
             time.sleep(POLL_S)
         self.result(handle, statement)
 

@@ -45,12 +45,13 @@ def topic_of(plan: FeaturePlan) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """How the compiled job runs. `bounded`: it ends at what is in Kafka when it starts."""
+    """How the compiled job runs: until somebody stops it. `attempts`: how often it starts again after a failure of its
+    own before it gives up; None for as long as it takes."""
 
     bootstrap: str
     topic: str
     name: str = "minimart-features"
-    bounded: bool = False
+    attempts: int | None = None
     parallelism: int = 2
     checkpoint_ms: int = 5_000
     checkpoints: str = ""
@@ -87,8 +88,8 @@ def settings(job: Job) -> list[str]:
         "table.exec.sink.upsert-materialize": "NONE",
         "table.local-time-zone": "UTC",
     }
-    if job.bounded:  # it is waited for: rather an error than another try for ever
-        values |= {"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": "3",
+    if job.attempts is not None:
+        values |= {"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": str(job.attempts),
                    "restart-strategy.fixed-delay.delay": "2 s"}
     if job.checkpoints:
         values |= {"execution.checkpointing.dir": job.checkpoints,
@@ -104,8 +105,6 @@ def tables(plan: FeaturePlan, job: Job) -> list[str]:
             "properties.group.id": job.name, "scan.startup.mode": "earliest-offset",
             "value.format": "json", "value.json.ignore-parse-errors": "true",
             "value.json.decode.json-parser.enabled": "false"}  # reads a record to its end before it believes any of it
-    if job.bounded:
-        read["scan.bounded.mode"] = "latest-offset"
     made = [source.table(topic, read | {"topic": topic}) for topic in plan.topics]
     write = {"connector": "upsert-kafka", "properties.bootstrap.servers": job.bootstrap, "topic": job.topic,
              "key.format": "json", "value.format": "json", "value.fields-include": "EXCEPT_KEY",

@@ -1,7 +1,7 @@
 """The features on Flink: `make flink`.
 
     python -m pipelines.flink sql            print the compiled SQL, for a cluster of your own
-    python -m pipelines.flink run            run it here until Ctrl-C; --bounded: to the end of Kafka
+    python -m pipelines.flink run            run it here until Ctrl-C
     python -m pipelines.flink serve --redis  redis://...   write its tiles to an online store, until Ctrl-C
 """
 
@@ -27,7 +27,6 @@ from pipelines.stack.launch import free_ports, running
 from settings import Settings, load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-Bounded = Annotated[bool, typer.Option("--bounded", help="end at what is in Kafka now")]
 Parallelism = Annotated[int, typer.Option(min=1, max=1024)]
 Heap = Annotated[int, typer.Option(min=512)]
 Fresh = Annotated[bool, typer.Option("--fresh", help="from the beginning of Kafka, not from the newest checkpoint")]
@@ -36,23 +35,22 @@ START_S = 120
 
 
 @app.command()
-def sql(bounded: Bounded = False, parallelism: Parallelism = 2) -> None:
+def sql(parallelism: Parallelism = 2) -> None:
     """Print the compiled job, for the SQL client or gateway of a cluster of your own."""
     settings = load_settings()
     plan = _plan(settings)
-    wanted = Job(bootstrap=settings.kafka, topic=flink_sql.topic_of(plan), bounded=bounded, parallelism=parallelism)
+    wanted = Job(bootstrap=settings.kafka, topic=flink_sql.topic_of(plan), parallelism=parallelism)
     print(";\n\n".join(flink_sql.statements(plan, wanted)) + ";")
 
 
 @app.command()
-def run(bounded: Bounded = False, parallelism: Parallelism = 2, heap_mb: Heap = 2048, fresh: Fresh = False,
-        at: Elsewhere = "") -> None:
+def run(parallelism: Parallelism = 2, heap_mb: Heap = 2048, fresh: Fresh = False, at: Elsewhere = "") -> None:
     """Run the job, here or on a cluster of your own, going on from its newest checkpoint if there is one."""
     settings = load_settings()
     plan = _plan(settings)
     folder = settings.home / "flink" / plan.version
     checkpoints = folder / "checkpoints"
-    wanted = Job(bootstrap=settings.kafka, topic=flink_sql.topic_of(plan), bounded=bounded, parallelism=parallelism,
+    wanted = Job(bootstrap=settings.kafka, topic=flink_sql.topic_of(plan), parallelism=parallelism,
                  checkpoints="" if at else checkpoints.as_uri(),
                  resume_from="" if fresh or at else job.newest_checkpoint(checkpoints))
     job.prepare(wanted, settings.kafka_partitions)

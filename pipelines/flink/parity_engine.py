@@ -1,4 +1,10 @@
-"""Flink under the parity proof: the compiled job reads it all, is killed on its way, goes on from its checkpoint."""
+"""Flink under the parity proof: the compiled job reads it all, is killed on its way, goes on from its checkpoint.
+
+The job is the one that runs for ever. It has read everything once its group's offsets, which Flink commits with each
+complete checkpoint, are at the end of every topic, and it has written everything once its own topic stands still over
+two more of them. (Flink 2.3's bounded Kafka source does not serve here: gone on from a checkpoint that was made after
+its splits were handed out, it is not told that there are no more, and never ends.)
+"""
 
 from __future__ import annotations
 
@@ -24,9 +30,39 @@ from pipelines.stack.launch import free_ports, running
 
 HOST: Final = "127.0.0.1"
 CHECKPOINT_MS: Final = 1_000
+MORE: Final = 2
+"""Complete checkpoints that must pass while nothing is written: the first of them may have begun before the last row."""
+ATTEMPTS: Final = 3
+QUIET_S: Final = 180.0
 HEAP_MB: Final = 2_048
 START_S: Final = 300.0
 Tell = Callable[[str], None]
+
+
+class CaughtUp:
+    """Whether a job has read all that is in its topics, and has written all that it makes of it."""
+
+    def __init__(self, servers: Servers, asked: Job, checkpoints: Path) -> None:
+        self._servers, self._job, self._checkpoints = servers, asked, checkpoints
+        self._since, self._from = (-1, -1), 0
+        self._quiet = time.monotonic()
+        self.seen = False
+
+    def __call__(self) -> bool:
+        """Raises Unavailable when neither side has moved for QUIET_S."""
+        servers = self._servers
+        ends = servers.ends(servers.plan.topics)
+        read = servers.committed_by(self._job.name, servers.plan.topics)
+        left = sum(end - read[place] for place, end in ends.items())
+        written = sum(servers.ends((self._job.topic,)).values())
+        complete = job.checkpoint_number(self._checkpoints)
+        if (left, written) != self._since:
+            self._since, self._from, self._quiet = (left, written), complete, time.monotonic()
+        self.seen = left == 0 and written > 0 and complete >= self._from + MORE
+        if time.monotonic() - self._quiet > QUIET_S:
+            raise Unavailable(f"Flink has not moved for {QUIET_S:.0f} s: {left} records are not read, {written} are "
+                              f"written, checkpoint {complete}")
+        return self.seen
 
 
 class FlinkEngine:
@@ -43,14 +79,15 @@ class FlinkEngine:
     def process(self, tell: Tell) -> None:
         gateway.install(tell=tell)
         servers = self._servers
-        self._job = Job(bootstrap=servers.bootstrap, topic=topic_of(servers.plan), bounded=True,
+        self._job = Job(bootstrap=servers.bootstrap, topic=topic_of(servers.plan), attempts=ATTEMPTS,
                         checkpoint_ms=CHECKPOINT_MS, checkpoints=self._folder.joinpath("checkpoints").as_uri())
         job.prepare(self._job, servers.partitions)
         begun = time.monotonic()
         if not self._finished(self._job, tell, kill=True):
             origin = job.newest_checkpoint(self._folder / "checkpoints")
             tell(f"Flink was killed (kill -9) after {time.monotonic() - begun:.0f} s, goes on from {Path(origin).name}")
-            self._finished(replace(self._job, resume_from=origin), tell, kill=False)
+            if not self._finished(replace(self._job, resume_from=origin), tell, kill=False):
+                raise Unavailable(f"Flink ended before it had read everything; see {self._folder}/gateway.log")
         tell(f"Flink read everything after {time.monotonic() - begun:.0f} s")
         state = servers.state
         try:
@@ -70,7 +107,11 @@ class FlinkEngine:
         """Nothing runs on."""
 
     def _finished(self, asked: Job, tell: Tell, *, kill: bool) -> bool:
-        """Run the job on a gateway of its own; False if it was killed on its way, after its first checkpoint."""
+        """Run the job on a gateway of its own; False if it was killed on its way, after its first checkpoint.
+
+        Raises Unavailable with the end of its log when it failed, or did nothing for QUIET_S.
+        """
+        caught_up = CaughtUp(self._servers, asked, self._folder / "checkpoints")
         (port,) = free_ports(1)
         start = gateway.launch(self._folder, host=HOST, port=port, heap_mb=HEAP_MB)
         log = self._folder / "gateway.log"
@@ -80,7 +121,7 @@ class FlinkEngine:
             if kill:
                 killer.start()
             try:
-                job.run(self._servers.plan, asked, f"http://{HOST}:{port}", tell)
+                job.run(self._servers.plan, asked, f"http://{HOST}:{port}", tell, caught_up)
             except MinimartError as error:
                 if self.killed and kill:
                     return False
@@ -88,7 +129,7 @@ class FlinkEngine:
                                   ) from None
             finally:
                 done.set()
-        return True
+        return caught_up.seen
 
     def _kill(self, process: subprocess.Popen[Any], done: threading.Event) -> None:
         """Kill -9 once there is a checkpoint to go on from and rows that no reader may see: of an open transaction."""

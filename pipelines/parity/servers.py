@@ -81,6 +81,13 @@ class Servers:
         """(topic, partition) -> the next offset that the stream workers have committed."""
         return {(topic, p): offset for p in range(self.partitions) for topic, offset in state.account(p)[0].items()}
 
+    def committed_by(self, group: str, topics: tuple[str, ...]) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> the next offset that a group of Kafka's own has committed; 0 before its first."""
+        consumer = KafkaConsumer(bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False)
+        found = {(t, p): consumer.committed(TopicPartition(t, p)) or 0 for t in topics for p in range(self.partitions)}
+        consumer.close()
+        return found
+
     def done(self) -> float:
         """The share of what is in Kafka that has been committed, the topic between the stages included."""
         ends = self.ends((*self.plan.topics, events.REKEYED))

@@ -58,12 +58,24 @@ def test_a_statement_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_job_is_watched_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = Gateway("PENDING", "RUNNING", "RUNNING", "FINISHED")
-    told: list[int] = []
+    asked: list[int] = []
+
+    def enough() -> bool:
+        asked.append(1)
+        return len(asked) == 9
+
     one = session(gateway, monkeypatch)
-    one.wait(one.submit("EXECUTE"), "EXECUTE", lambda: told.append(1))
-    assert len(told) == 3
+    one.wait(one.submit("EXECUTE"), "EXECUTE", enough)
+    assert len(asked) == 3
     one.close()
     assert gateway.asked[-1] == "DELETE /sessions/s"
+
+
+def test_a_job_that_never_ends_is_left_when_enough_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = session(Gateway("RUNNING"), monkeypatch)
+    seen = iter((False, False, True))
+    one.wait(one.submit("EXECUTE"), "EXECUTE", lambda: next(seen))
+    assert next(seen, None) is None
 
 
 def test_flinks_complaint_is_its_innermost_cause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,10 +107,11 @@ def test_a_job_checks_itself(wrong: dict[str, Any]) -> None:
         Job(**({"bootstrap": "b", "topic": "t"} | wrong))
 
 
-def test_bounded_and_resumed_jobs_say_so() -> None:
-    again = Job(bootstrap="b", topic="t", bounded=True, resume_from="file:/c/chk-3")
+def test_a_job_that_gives_up_and_one_that_goes_on_from_a_checkpoint_say_so() -> None:
+    again = Job(bootstrap="b", topic="t", attempts=3, resume_from="file:/c/chk-3")
     text = "\n".join(flink_sql.statements(PLAN, again))
-    assert "'scan.bounded.mode' = 'latest-offset'" in text
+    assert "SET 'restart-strategy.fixed-delay.attempts' = '3'" in text
+    assert "restart-strategy" not in "\n".join(flink_sql.statements(PLAN, Job(bootstrap="b", topic="t")))
     assert "SET 'execution.state-recovery.path' = 'file:/c/chk-3'" in text
 
 
