@@ -6,7 +6,8 @@ Readers never wait: `get` is a dictionary look-up. While Kafka is away the catal
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from feature_repo.events import ItemListed
 from settings import Settings
 
 TOPIC: Final = ItemListed.topic
+CHANGES: Final = 10_000
+"""The newest changes that are remembered one by one."""
 _FIELDS: Final = ItemListed.__struct_fields__
 _log = structlog.get_logger()
 
@@ -31,6 +34,9 @@ class Catalogue:
         self._lake: Path = settings.lake
         self._items: dict[str, ItemListed] = {}
         self._lock = threading.Lock()
+        self._changes: deque[tuple[int, str]] = deque()
+        self._forgotten = 0
+        """Changes up to this version are no longer remembered."""
         self._shown: tuple[int, tuple[ItemListed, ...]] = (0, ())
         self._tail = TopicTail(settings.kafka, (TOPIC,), self._on_record, name="catalogue")
         self.version = 0
@@ -72,6 +78,15 @@ class Catalogue:
                 self._shown = version, shown = self.version, tuple(self._items.values())
         return shown
 
+    def changes_since(self, version: int) -> Mapping[str, ItemListed | None] | None:
+        """Items that changed after `version` with their state now, None for those that are gone; None where so many
+        changes are not remembered."""
+        with self._lock:
+            if version < self._forgotten:
+                return None
+            changed = dict.fromkeys(name for at, name in self._changes if at > version)
+            return {name: self._items.get(name) for name in changed}
+
     def learn(self, states: Iterable[ItemListed]) -> None:
         """Take over states that are at least as new as those known; what just passed the collector, for example."""
         with self._lock:
@@ -80,12 +95,19 @@ class Catalogue:
                 known = self._items.get(state.item_id)
                 if known is None or (state.event_time >= known.event_time and state != known):
                     self._items[state.item_id] = state
-                    self.version = before + 1
+                    self._changed(state.item_id, before + 1)
+
+    def _changed(self, item_id: str, version: int) -> None:
+        self.version = version
+        self._changes.append((version, item_id))
+        if len(self._changes) > CHANGES:
+            self._forgotten, _ = self._changes.popleft()
 
     def _on_record(self, record: Record) -> None:
         if record.value is None:
             with self._lock:
-                self.version += self._items.pop(record.key, None) is not None
+                if self._items.pop(record.key, None) is not None:
+                    self._changed(record.key, self.version + 1)
             return
         try:
             event = events.decode(TOPIC, record.value)

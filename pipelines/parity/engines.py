@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 
@@ -18,6 +18,9 @@ Tell = Callable[[str], None]
 
 class Engine(Protocol):
     """Made as `Engine(servers)`. `process` is called once, after everything was sent."""
+
+    accepts: ClassVar[Mapping[str, str]]
+    """Kinds of poison (`payloads.SPOILED`) that it takes for events, and why: they are not drawn for it."""
 
     def refused(self) -> Mapping[str, str]:
         """Feature -> why this engine cannot compute it; every other feature is compared."""
@@ -37,6 +40,8 @@ class Engine(Protocol):
 
 class PythonEngine:
     """The stream worker's tiles in Redis, through the packed reader of serving."""
+
+    accepts: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -65,10 +70,10 @@ ENGINES: Final = {"python": "pipelines.parity.engines:PythonEngine",
                   "flink": "pipelines.flink.parity_engine:FlinkEngine"}
 
 
-def engine(name: str, servers: Servers) -> Engine:
-    """The engine of that name. Raises Misconfigured."""
+def engine(name: str) -> type[Any]:
+    """The kind of Engine of that name. Raises Misconfigured."""
     if name not in ENGINES:
         raise Misconfigured(f"ENGINE={name}: not known; allowed are {', '.join(ENGINES)}")
     module, _, kind = ENGINES[name].partition(":")
-    made: Engine = getattr(import_module(module), kind)(servers)
-    return made
+    found: type[Any] = getattr(import_module(module), kind)
+    return found

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipelines.parity.payloads import TOPICS, Drawn, payloads
+from pipelines.parity.payloads import SPOILED, TOPICS, Drawn, payloads
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 SHARES: Final = {"shop.impressions": 0.15, "shop.clicks": 0.47, "shop.carts": 0.14, "shop.orders": 0.10,
@@ -50,12 +50,15 @@ class Recipe:
     clock_ahead: float = 0.004
     too_late: float = 0.006
     poison: float = 0.003
+    spoiled: tuple[str, ...] = tuple(SPOILED)
+    """The kinds of poison."""
 
     def __post_init__(self) -> None:
         if self.events < 1_000:
             raise ValueError(f"events {self.events}: at least 1000 are needed for every kind of fault to occur")
-        if unknown := set(self.topics) - set(SHARES):
-            raise ValueError(f"topics {sorted(unknown)} cannot be drawn; known are {', '.join(SHARES)}")
+        for name, given, known in (("topics", self.topics, SHARES), ("spoiled", self.spoiled, SPOILED)):
+            if unknown := set(given) - set(known):
+                raise ValueError(f"{name} {sorted(unknown)} cannot be drawn; known are {', '.join(known)}")
 
 
 class Stream(NamedTuple):
@@ -89,10 +92,10 @@ def draw(recipe: Recipe) -> Stream:
     earlier = (rng.random(n) * np.arange(n)).astype(np.int64)
     for column in (drawn.event, drawn.topic):
         column[clash] = column[earlier[clash]]
-    bad = np.where(rng.random(n) < recipe.poison, rng.integers(0, 8, n), -1)
+    bad = np.where(rng.random(n) < recipe.poison, rng.integers(0, len(recipe.spoiled), n), -1)
     planted["poison"] = int((bad >= 0).sum())
     return Stream([TOPICS[t] for t in drawn.topic.tolist()], [f"u{u}" for u in drawn.user.tolist()],
-                  payloads(drawn, bad), arrival.tolist(), ends, planted)
+                  payloads(drawn, bad, recipe.spoiled), arrival.tolist(), ends, planted)
 
 
 KINDS: Final = ("prompt", "late", "slightly_ahead", "clock_ahead", "too_late", "on_the_edge")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,14 +34,14 @@ class Drawn:
         return Drawn(**{name: column[at] for name, column in vars(self).items()})
 
 
-def payloads(drawn: Drawn, bad: np.ndarray) -> list[bytes]:
-    """The JSON of each record; where `bad` is not -1, one that no reader may count."""
+def payloads(drawn: Drawn, bad: np.ndarray, kinds: Sequence[str]) -> list[bytes]:
+    """The JSON of each record; where `bad` is not -1, one that no reader may count: `kinds[bad]` of SPOILED."""
     columns = [column.tolist() for column in vars(drawn).values()]
     out = [_WRITERS[topic](f'"event_id":"e{event}","event_time":{when},"user_id":"u{user}",{EXTRAS[dice & 7]}',
                            item, category, price, dice >> 3).encode()
            for event, topic, when, user, item, category, price, dice in zip(*columns, strict=True)]
     for at in np.flatnonzero(bad >= 0).tolist():
-        out[at] = _SPOILED[bad[at]](out[at])
+        out[at] = SPOILED[kinds[bad[at]]](out[at])
     return out
 
 
@@ -80,13 +80,13 @@ def _paid(head: str, item: int, category: int, price: int, dice: int) -> str:
 
 
 _WRITERS: Final[tuple[Callable[[str, int, int, int, int], str], ...]] = (_shown, _clicked, _carted, _ordered, _paid)
-_SPOILED: Final[tuple[Callable[[bytes], bytes], ...]] = (
-    lambda good: b"",
-    lambda good: b"\xff\xfe" + good,
-    lambda good: b"not json",
-    lambda good: good[:-2],
-    lambda good: good.replace(b'"user_id"', b'"user"'),
-    lambda good: good.replace(b'"event_time":', b'"event_time":"x",'),
-    lambda good: good[:-1] + b',"version":99}',
-    lambda good: good[:-1] + b',"no_such_field":1}',
-)
+SPOILED: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "empty": lambda good: b"",
+    "not UTF-8": lambda good: b"\xff\xfe" + good,
+    "not JSON": lambda good: b"not json",
+    "cut off": lambda good: good[:-2],
+    "a field missing": lambda good: good.replace(b'"user_id"', b'"user"'),
+    "a field of another type": lambda good: good.replace(b'"event_time":', b'"event_time":"x",'),
+    "a version from the future": lambda good: good[:-1] + b',"version":99}',
+    "a field that nobody knows": lambda good: good[:-1] + b',"no_such_field":1}',
+}

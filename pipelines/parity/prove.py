@@ -27,6 +27,7 @@ from pipelines.parity.engines import Engine, engine
 from pipelines.parity.explain import explain
 from pipelines.parity.faults import Play, Script
 from pipelines.parity.generate import Act, Recipe, Stream
+from pipelines.parity.payloads import SPOILED
 from pipelines.parity.readings import Readings
 from pipelines.parity.report import Outcome
 from pipelines.parity.sample import Sample, choose_keys, choose_times
@@ -58,8 +59,10 @@ def prove(plan: FeaturePlan, *, events_wanted: int, seed: int, engine_name: str,
     stays in a folder that is named."""
     work = folder or Path(tempfile.mkdtemp(prefix="minimart-parity-"))
     clock = _Clock(tell)
+    kind = engine(engine_name)
     with clock("drawing"):
-        recipe = Recipe(events_wanted, seed, int(time.time() * 1000), plan.topics, form.acts)
+        spoiled = tuple(name for name in SPOILED if name not in kind.accepts)
+        recipe = Recipe(events_wanted, seed, int(time.time() * 1000), plan.topics, form.acts, spoiled=spoiled)
         stream = generate.draw(recipe)
         declared = json.loads(plan.dump())
         sample = choose_keys(declared, stream, form.keys_per_view, seed)
@@ -80,7 +83,7 @@ def prove(plan: FeaturePlan, *, events_wanted: int, seed: int, engine_name: str,
 def _run(own: Servers, stream: Stream, sample: Sample, declared: dict[str, Any], engine_name: str, form: Form,
          seed: int, clock: _Clock) -> Outcome:
     rng = random.Random(seed)
-    made = engine(engine_name, own)
+    made: Engine = engine(engine_name)(own)
     sender = Sender(own.bootstrap, stream)
     play = Play(own, sender, rng, clock.tell)
     (own.home / "sample.json").write_text(json.dumps(sample))
@@ -101,7 +104,7 @@ def _run(own: Servers, stream: Stream, sample: Sample, declared: dict[str, Any],
         found = accounts(own, stream, kafka, brute.outcomes, outcomes)
     logged = sum(len(r.asked) for r in asked if "logged" in r.rows)
     return Outcome(engine_name, len(stream.payloads), seed, comparison, found,
-                   [explain(brute, wrong) for wrong in comparison.mismatches[:EXPLAINED]], refused, stream.planted,
+                   [explain(brute, wrong) for wrong in comparison.mismatches[:EXPLAINED]], refused, made.accepts, stream.planted,
                    play.faults, play.timeline, clock.seconds, logged)
 
 

@@ -37,6 +37,7 @@ class Outcome:
     accounts: list[Account]
     explained: list[list[str]]
     refused: Mapping[str, str] = field(default_factory=dict)
+    not_drawn: Mapping[str, str] = field(default_factory=dict)
     planted: Mapping[str, int] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
     timeline: Sequence[tuple[float, int, int]] = ()
@@ -64,7 +65,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "passed": outcome.passed, "engine": outcome.engine, "events": outcome.events, "seed": outcome.seed,
         "questions": outcome.comparison.questions, "checks": outcome.comparison.checks,
         "wrong": outcome.comparison.wrong, "logged_vectors": outcome.vectors, "explained": outcome.explained,
-        "refused": dict(outcome.refused), "planted": dict(outcome.planted), "seconds": dict(outcome.seconds),
+        "refused": dict(outcome.refused), "not_drawn": dict(outcome.not_drawn), "planted": dict(outcome.planted), "seconds": dict(outcome.seconds),
         "largest_relative_error": max((t.largest_error for t in tallies.values()), default=0.0),
         "estimates": sum(t.estimates for t in tallies.values()),
         "largest_estimate_error": max((t.largest_estimate_error for t in tallies.values()), default=0.0),
@@ -84,6 +85,8 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print(_conservation(outcome.accounts))
     for name, why in outcome.refused.items():
         console.print(f"[dim]not compared: {name}: {why}[/]", highlight=False)
+    for name, why in outcome.not_drawn.items():
+        console.print(f"[dim]not drawn: {name}: {why}[/]", highlight=False)
     for lines in outcome.explained:
         console.print("[red]" + lines[0].replace("[", "\\[") + "[/]", highlight=False, soft_wrap=True)
         for line in lines[1:]:

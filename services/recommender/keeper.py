@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import numpy as np
 import structlog
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
@@ -27,8 +26,7 @@ from feature_repo.events import ItemListed
 from models.rollout.state import Lineup as Refs
 from services.recommender.lineup import Lineup, load_lineup
 from services.recommender.roles import Choice, Roles
-from services.recommender.shelf import Shelf, Table, activity_rows, align, build_table, stock_shelf
-from services.recommender.terms import Rows
+from services.recommender.shelf import Activity, Shelf, Table, activity_of, amended, build_table, stock_shelf
 
 REFUSED: Final = Counter("minimart_bundles_refused_total", "Published sets of models that were refused")
 SWAPPED: Final = Counter("minimart_bundles_loaded_total", "Published sets of models that came into use")
@@ -62,6 +60,8 @@ class Catalogue(Protocol):
 
     def snapshot(self) -> tuple[ItemListed, ...]: ...
 
+    def changes_since(self, version: int) -> Mapping[str, ItemListed | None] | None: ...
+
 
 class Windows(Protocol):
     """The part of adapters.online_store.ItemSnapshot that is needed here."""
@@ -71,6 +71,8 @@ class Windows(Protocol):
 
     @property
     def items(self) -> tuple[str, ...]: ...
+
+    def row_of(self, item_id: str) -> int: ...
 
     def columns(self, now_ms: int) -> Mapping[str, NDArray[Any]]: ...
 
@@ -97,11 +99,10 @@ class Keeper:
         self._previous: Lineup | None = None
         self._shown: set[tuple[str, str, str]] = set()
         self._rollout = Rollout()
-        self._aligned: dict[int, tuple[Table, int, Rows]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._refused: dict[str, str] = {}
-        self.roles = Roles(stock_shelf(build_table(Lineup(), (), -1), {}, clock()))
+        self.roles = Roles(stock_shelf(build_table(Lineup(), (), -1), Activity(), clock()))
 
     @property
     def shelf(self) -> Shelf:
@@ -168,8 +169,6 @@ class Keeper:
         second = None
         if challenger is not None:
             second = self._stocked(before.challenger or before.champion, challenger, now_ms)
-        tables = {id(shelf.table) for shelf in (first, second) if shelf is not None}
-        self._aligned = {key: known for key, known in self._aligned.items() if key in tables}
         self.roles = Roles(first, second, self._rollout)
         if first.lineup is not before.champion.lineup:
             self._swapped(before.champion.lineup, first.lineup)
@@ -257,25 +256,24 @@ class Keeper:
         _log.info("models_in_use", versions=dict(after.versions))
 
     def _stocked(self, before: Shelf, lineup: Lineup, now_ms: int) -> Shelf:
-        """A shelf of `lineup`, its slow half taken from `before` where nothing changed."""
-        table, version = before.table, self._catalogue.version
-        if lineup is not table.lineup or version != table.catalogue_version:
-            table = build_table(lineup, self._catalogue.snapshot(), version)
-        return stock_shelf(table, self._activity(table, now_ms), now_ms)
+        """A shelf of `lineup`: that of `before` with what has changed since, where it is of the same models."""
+        table, amends = self._table(before.table, lineup)
+        activity = before.activity if amends else Activity()
+        if self._windows.ready:
+            columns = self._windows.columns(now_ms)
+            activity = activity_of(table, columns, self._windows.items, self._windows.row_of, activity)
+        return stock_shelf(table, activity, now_ms, before)
 
-    def _activity(self, table: Table, now_ms: int) -> dict[str, NDArray[np.float64]]:
-        if not self._windows.ready:
-            return {}
-        columns, items = self._windows.columns(now_ms), self._windows.items
-        known = self._aligned.get(id(table))
-        if known is None or known[0] is not table:
-            known = self._aligned[id(table)] = (table, len(items), activity_rows(table, items, None, 0))
-        elif known[1] < len(items):
-            rows = activity_rows(table, items, known[2], known[1])
-            known = self._aligned[id(table)] = (table, len(items), rows)
-        rows = known[2]
-        size = min((len(column) for column in columns.values()), default=0)
-        return align({name: column[:size] for name, column in columns.items()}, np.where(rows < size, rows, -1))
+    def _table(self, before: Table, lineup: Lineup) -> tuple[Table, bool]:
+        """The table of `lineup` now, and whether it is `before` or that one amended, with rows where they were."""
+        version = self._catalogue.version
+        if lineup is before.lineup:
+            if version == before.catalogue_version:
+                return before, True
+            changes = self._catalogue.changes_since(before.catalogue_version)
+            if changes is not None and (table := amended(before, changes, version)) is not None:
+                return table, True
+        return build_table(lineup, self._catalogue.snapshot(), version), False
 
     def _run(self) -> None:
         renewed = -self._every_s

@@ -18,7 +18,7 @@ def ranking_rows(ask: Ask, query: Query, pool: Pool, tastes: Mapping[str, Scores
     """float32 [n, features] of the pool's candidates, NaN where unknown. `tastes` are [n] each."""
     shelf, rows = query.shelf, pool.rows
     table, recent = shelf.table, query.recent_rows
-    items = {name: column[rows] for name, column in shelf.activity.items()}
+    items = shelf.activity.of(rows)
     items |= {"price_cents": table.price_cents[rows], "age_hours": (ask.now_ms - table.listed_at[rows]) / HOUR_MS}
     at = datetime.fromtimestamp(ask.now_ms / 1000, UTC)
     return assemble(

@@ -1,13 +1,15 @@
 """What the shop can show now, as columns: the catalogue, the models' rows and the item windows, aligned by row.
 
 A shelf is immutable and swapped whole, so a request sees one moment. Rows 0..N-1 are the index's items; rows above are
-items listed since, embedded from their category and price. Building one is pure; when to build is `keeper.py`'s.
+items listed since, embedded from their category and price. A table is built once for its models and amended with every
+change of the catalogue; what a renewal costs goes with what changed, not with the size of the catalogue. Building is
+pure; when to build is `keeper.py`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -26,12 +28,13 @@ POPULAR: Final = 2000  # rows kept in order of popularity, to fill up with
 
 @dataclass(frozen=True)
 class Table:
-    """The slow half of a shelf: what changes only with the catalogue or the models. Columns are [n]."""
+    """The half of a shelf that changes only with the catalogue or the models. Columns are [n]."""
 
     lineup: Lineup
     catalogue_version: int
     ids: NDArray[Any]
-    row_of: Mapping[str, int]
+    newer_row_of: Mapping[str, int]
+    """Rows of the items that the models do not know."""
     sellable: NDArray[np.bool_]
     category: NDArray[np.int32]
     """Code into `categories`."""
@@ -49,18 +52,60 @@ class Table:
     popular: Rows
     """What can be bought, most popular first, at most POPULAR."""
 
+    def row(self, item_id: str) -> int:
+        """The row of an item, -1 if it has none."""
+        row = self.lineup.row_of.get(item_id)
+        return self.newer_row_of.get(item_id, -1) if row is None else row
+
+
+@dataclass(frozen=True)
+class Activity:
+    """The item windows of one moment, in the order of those who keep them, and where each row of a table stands there.
+
+    Empty when they were never read.
+    """
+
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    place: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    """By row of the table: its place in the columns, -1 where nobody touched it yet."""
+    rows: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The rows that somebody touched, ascending."""
+    seen: int = 0
+    """So many items of the columns are placed."""
+
+    def of(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
+        """The windows that ranking reads, [n] each, of n rows; 0 where nobody touched the item yet."""
+        if not self.columns:
+            return {}
+        place = self.place[rows]
+        touched = np.flatnonzero(place >= 0)
+        out = {}
+        for name in ITEM:
+            if name in self.columns:
+                column = out[name] = np.zeros(len(rows))
+                column[touched] = self.columns[name][place[touched]]
+        return out
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What is new at a moment, which holds until `until_ms`."""
+
+    rows: Rows
+    """Newest first."""
+    flags: NDArray[np.bool_]
+    until_ms: float
+
 
 @dataclass(frozen=True)
 class Shelf:
-    """A table with the item windows of one moment. `activity` is empty when they were never read."""
+    """A table with the item windows of one moment."""
 
     table: Table
     built_ms: int
-    activity: Mapping[str, NDArray[np.float64]]
+    activity: Activity
     trending: Rows
-    new_items: Rows
-    """Newest first."""
-    new: NDArray[np.bool_]
+    fresh: Fresh
 
     @property
     def lineup(self) -> Lineup:
@@ -72,13 +117,23 @@ class Shelf:
         return self.table.popular
 
     @property
+    def new_items(self) -> Rows:
+        """Newest first."""
+        return self.fresh.rows
+
+    @property
+    def new(self) -> NDArray[np.bool_]:
+        """By row: listed lately."""
+        return self.fresh.flags
+
+    @property
     def indexed(self) -> int:
         """Rows below this are in the index."""
         return 0 if self.lineup.index is None else len(self.lineup.index)
 
     def row(self, item_id: str) -> int:
         """The row of an item, -1 if it is not on the shelf."""
-        return self.table.row_of.get(item_id, -1)
+        return self.table.row(item_id)
 
     def embeddings(self, rows: Rows) -> NDArray[np.float32] | None:
         """[n, d] L2-normalised, zeros where there is none; None without an index."""
@@ -98,7 +153,6 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
     listed = {item.item_id: item for item in items}
     extras = [item for item in items if item.item_id not in lineup.row_of]
     ids = [*lineup.items, *(item.item_id for item in extras)]
-    row_of = {**lineup.row_of, **{item.item_id: len(lineup.items) + i for i, item in enumerate(extras)}}
     found = [listed.get(item_id) for item_id in ids]
     categories = tuple(sorted({item.category for item in items}))
     code = {category: i for i, category in enumerate(categories)}
@@ -110,7 +164,7 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
         lineup=lineup,
         catalogue_version=version,
         ids=np.array(ids, dtype=object),
-        row_of=row_of,
+        newer_row_of={item.item_id: len(lineup.items) + i for i, item in enumerate(extras)},
         sellable=sellable,
         category=np.array([code[item.category] if item else -1 for item in found], np.int32),
         categories=categories,
@@ -125,40 +179,132 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
     )
 
 
-def stock_shelf(table: Table, activity: Mapping[str, NDArray[np.float64]], now_ms: int) -> Shelf:
-    """Put the item windows (aligned with the table's rows) on the table and order what is trending and new."""
-    age_hours = np.where(table.sellable, (now_ms - table.listed_at) / HOUR_MS, np.inf)
+def amended(table: Table, changes: Mapping[str, ItemListed | None], version: int) -> Table | None:
+    """The table after `changes` of the catalogue: item -> its new state, None for one that is gone.
+
+    None where only a new table will do: for an item of a category that has no code here, or that cannot be embedded.
+    """
+    code = {category: i for i, category in enumerate(table.categories)}
+    if any(item is not None and item.category not in code for item in changes.values()):
+        return None
+    longer = _longer(table, [i.item_id for name, i in changes.items() if i is not None and table.row(name) < 0])
+    known = [(row, item) for name, item in changes.items() if (row := longer.row(name)) >= 0]
+    rows, items = np.array([row for row, _ in known], np.int64), [item for _, item in known]
+
+    def put(column: NDArray[Any], values: Iterable[Any]) -> NDArray[Any]:
+        column = column.copy()
+        column[rows] = np.array(list(values), column.dtype)
+        return column
+
+    sellable = put(longer.sellable, (item is not None and item.stock > 0 for item in items))
+    same = np.array_equal(sellable[rows], longer.sellable[rows])
+    found = _embedded(longer, [(row, item) for row, item in known if item is not None])
+    return found and replace(
+        found,
+        catalogue_version=version,
+        sellable=sellable,
+        category=put(longer.category, (-1 if item is None else code[item.category] for item in items)),
+        price_cents=put(longer.price_cents, (np.nan if item is None else item.price_cents for item in items)),
+        listed_at=put(longer.listed_at, (np.nan if item is None else item.listed_at for item in items)),
+        promoted=put(longer.promoted, (item is not None and item.promoted for item in items)),
+        adult=put(longer.adult, (item is None or item.adult for item in items)),
+        popular=table.popular if same else _best(longer.popularity, sellable, POPULAR),
+    )
+
+
+def _longer(table: Table, names: Sequence[str]) -> Table:
+    """With rows for items that have none yet; what they hold is still to be said."""
+    n, columns = len(table.ids), ("sellable", "category", "price_cents", "listed_at", "promoted", "adult", "popularity")
+    if not names:
+        return table
+    longer: dict[str, Any] = {
+        c: np.concatenate([(own := getattr(table, c)), np.zeros(len(names), own.dtype)]) for c in columns
+    }
+    rows = {name: row for row, name in enumerate(names, start=n)}
+    return replace(table, ids=np.concatenate([table.ids, np.array(names, dtype=object)]),
+                   newer_row_of={**table.newer_row_of, **rows}, **longer)  # fmt: skip
+
+
+def _embedded(table: Table, known: Sequence[tuple[int, ItemListed]]) -> Table | None:
+    """With the embeddings of those of `known`, rows with their items, that the models do not know; None if one has
+    none."""
+    lineup = table.lineup
+    newer = [(row - len(lineup.items), item) for row, item in known if row >= len(lineup.items)]
+    if lineup.item_encoder is None or not newer:
+        return table
+    prices = np.array([item.price_cents for _, item in newer], np.float64)
+    vectors = lineup.encode_items([item.category for _, item in newer], prices)
+    if vectors is None:
+        return None
+    extra = np.zeros((len(table.newer_row_of), vectors.shape[1]), np.float32)
+    before = 0 if table.extra is None else len(table.extra)
+    if table.extra is not None:
+        extra[:before] = table.extra
+    places = [place for place, _ in newer]
+    if len(extra) == before and np.array_equal(extra[places], vectors):
+        return table
+    extra[places] = vectors
+    return replace(table, extra=extra, newer=None if lineup.index is None else AnnIndex.build(extra))
+
+
+def stock_shelf(table: Table, activity: Activity, now_ms: int, before: Shelf | None = None) -> Shelf:
+    """Put the item windows on the table and order what is trending and new; what still holds is taken from `before`."""
+    same = before is not None and before.table is table
+    fresh = before.fresh if before and same and before.built_ms <= now_ms < before.fresh.until_ms else None
+    trending = before.trending if before and same and before.activity is activity else None
     return Shelf(
         table=table,
         built_ms=now_ms,
         activity=activity,
-        trending=_best(trending_scores(activity, table.popularity), table.sellable, SIZES["trending"]),
-        new_items=newest_rows(age_hours, SIZES["new_items"]),
-        new=(age_hours >= 0) & (age_hours <= NEW_HOURS),
+        trending=_trending(table, activity) if trending is None else trending,
+        fresh=_fresh(table, now_ms) if fresh is None else fresh,
     )
 
 
-def align(columns: Mapping[str, NDArray[Any]], rows: Rows) -> dict[str, NDArray[np.float64]]:
-    """The windows that ranking reads in the order of `rows` into `columns`; 0 for row -1: nobody touched it yet."""
-    out, touched = {}, np.flatnonzero(rows >= 0)
-    for name in ITEM:
-        if name in columns:
-            column = out[name] = np.zeros(len(rows))
-            column[touched] = columns[name][rows[touched]]
-    return out
+def activity_of(
+    table: Table, columns: Mapping[str, NDArray[Any]], items: Sequence[str], place_of: Callable[[str], int],
+    before: Activity,
+) -> Activity:  # fmt: skip
+    """The windows of `items`, which only ever become more, in the order of `columns`, which may be some items behind.
 
-
-def activity_rows(table: Table, items: Sequence[str], before: Rows | None, seen: int) -> Rows:
-    """For every row of the table its place in the snapshot of windows, which holds `items` in order; -1 = not there.
-
-    `before` is this of the first `seen` items, None for none; the snapshot only ever grows.
+    `place_of` is an item's place among them, -1 for none; `before` is this for the same table or a shorter one.
     """
-    rows = np.full(len(table.ids), -1, np.int64) if before is None else before.copy()
-    for place, item_id in enumerate(items[seen:], start=seen):
-        row = table.row_of.get(item_id)
-        if row is not None:
-            rows[row] = place
-    return rows
+    if before.columns is columns and len(before.place) == len(table.ids):
+        return before
+    size = min((len(column) for column in columns.values()), default=0)
+    added = enumerate(items[before.seen : size], start=before.seen)
+    found = [(row, i) for i, name in added if (row := table.row(name)) >= 0]
+    place, rows, n = before.place, before.rows, len(before.place)
+    if n < len(table.ids):
+        place = np.concatenate([place, np.full(len(table.ids) - n, -1, np.int64)])
+        if before.seen:
+            more = np.array([place_of(name) for name in table.ids[n:].tolist()], np.int64)
+            place[n:] = np.where(more < size, more, -1)
+    elif found:
+        place = place.copy()
+    if found:
+        at, places = np.array(found, np.int64).T
+        place[at] = places
+    if place is not before.place:
+        rows = np.flatnonzero(place >= 0)
+    return Activity(columns, place, rows, max(size, before.seen))
+
+
+def _trending(table: Table, activity: Activity) -> Rows:
+    """The most wanted: among what somebody touched and what is popular, because elsewhere there is no heat."""
+    rows = np.union1d(activity.rows, table.popular)
+    rows = rows[table.sellable[rows]]
+    scores = trending_scores(activity.of(rows), table.popularity[rows])
+    return rows[top_rows(scores, SIZES["trending"])].astype(np.int64)
+
+
+def _fresh(table: Table, now_ms: int) -> Fresh:
+    listed, lasting = table.listed_at, NEW_HOURS * HOUR_MS
+    age_hours = np.where(table.sellable, (now_ms - listed) / HOUR_MS, np.inf)
+    flags = (age_hours >= 0) & (age_hours <= NEW_HOURS)
+    coming = listed[table.sellable & (listed > now_ms)]
+    until = min(coming.min(initial=np.inf), listed[flags].min(initial=np.inf) + lasting)
+    return Fresh(newest_rows(age_hours, SIZES["new_items"]), flags, until)
 
 
 def _best(scores: NDArray[np.float64], allowed: NDArray[np.bool_], limit: int) -> Rows:

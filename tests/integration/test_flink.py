@@ -23,6 +23,7 @@ from pipelines.parity import generate, readings
 from pipelines.parity.brute_force import BruteForce
 from pipelines.parity.compare import Comparison
 from pipelines.parity.generate import Recipe, Stream
+from pipelines.parity.payloads import SPOILED
 from pipelines.parity.sample import Sample, choose_keys, choose_times
 from pipelines.parity.sending import Sender, read_back
 from pipelines.parity.servers import Servers, servers
@@ -39,7 +40,8 @@ DECLARED = json.loads(PLAN.dump())
 
 @pytest.fixture(scope="module")
 def stream() -> Stream:
-    return generate.draw(Recipe(EVENTS, SEED, int(time.time() * 1000), PLAN.topics, generate.SHORT))
+    spoiled = tuple(name for name in SPOILED if name not in FlinkEngine.accepts)
+    return generate.draw(Recipe(EVENTS, SEED, int(time.time() * 1000), PLAN.topics, generate.SHORT, spoiled=spoiled))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from models.rerank import RULES
 from services.recommender.lineup import Lineup
 from services.recommender.recommend import Recommender
 from services.recommender.roles import Choice
-from services.recommender.shelf import Shelf, build_table, stock_shelf
+from services.recommender.shelf import Activity, Shelf, build_table, stock_shelf
 from services.recommender.sources import SOURCES
 from services.recommender.terms import Ask, Shopper
 
@@ -61,8 +61,9 @@ def lineup_of(n: int, *, d: int = 64, seed: int = 0) -> Lineup:
 def shelf_of(lineup: Lineup, items: list[ItemListed]) -> Shelf:
     table = build_table(lineup, items, 1)
     rng = np.random.default_rng(1)
-    activity = {name: rng.integers(0, 9, len(table.ids)).astype(np.float64) for name in ITEM}
-    return stock_shelf(table, activity, NOW)
+    columns = {name: rng.integers(0, 9, len(table.ids)).astype(np.float64) for name in ITEM}
+    rows = np.arange(len(table.ids))
+    return stock_shelf(table, Activity(columns, rows, rows, len(rows)), NOW)
 
 
 @dataclass

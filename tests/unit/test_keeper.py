@@ -36,6 +36,7 @@ class FakeCatalogue:
         self.items = {item.item_id: item for item in items}
         self.version = 1
         self.ready = True
+        self.changes: list[str] = []
 
     def get(self, item_id: str) -> ItemListed | None:
         return self.items.get(item_id)
@@ -45,7 +46,11 @@ class FakeCatalogue:
 
     def add(self, item: ItemListed) -> None:
         self.items[item.item_id] = item
+        self.changes.append(item.item_id)
         self.version += 1
+
+    def changes_since(self, version: int) -> dict[str, ItemListed | None] | None:
+        return None if version < 1 else {name: self.items.get(name) for name in self.changes[version - 1 :]}
 
 
 class FakeWindows:
@@ -265,7 +270,8 @@ def test_item_windows_decide_what_is_trending(tmp_path: Path, keeper: Keeper) ->
     republish(tmp_path, "1")
     keeper.tick()
     assert keeper.shelf.trending[:3].tolist() == [5, 3, 0]
-    assert keeper.shelf.activity["item_clicks_count_1h"][[5, 3, 7]].tolist() == [500.0, 300.0, 0.0]
+    activity = keeper.shelf.activity.of(np.array([5, 3, 7]))
+    assert activity["item_clicks_count_1h"].tolist() == [500.0, 300.0, 0.0]
 
 
 async def test_a_failed_tick_is_tried_again_and_the_new_models_are_taken(

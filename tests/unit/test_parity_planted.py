@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from adapters.feature_state import Batch
-from feature_repo import tile_reader
-from pipelines.parity.generate import Stream
+from feature_repo import events, tile_reader
+from pipelines.flink.parity_engine import FlinkEngine
+from pipelines.parity.generate import Recipe, Stream
+from pipelines.parity.payloads import SPOILED
 from services.stream_features import shard
 from tests.unit.parity_in_memory import (
     Crash,
@@ -152,3 +154,15 @@ def test_a_maximum_that_is_subtracted(stream: Stream, log: Log, counted: MemoryS
     monkeypatch.setattr(tile_reader.TileReader, "extreme", False, raising=False)
     verdict = judge(PLAN, stream, log, counted)
     assert functions_wrong(verdict) == {"min", "max"}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_every_kind_of_poison_is_none_for_the_worker_and_flink_says_which_it_takes(kind: str) -> None:
+    good = (b'{"type":"product_clicked","event_id":"e1","event_time":1,"user_id":"u1","item_id":"i1","category":"tea",'
+            b'"price_cents":1}')
+    assert events.decode("shop.clicks", good)
+    with pytest.raises(events.EventRejected):
+        events.decode("shop.clicks", SPOILED[kind](good))
+    assert FlinkEngine.accepts.keys() <= SPOILED.keys()
+    with pytest.raises(ValueError, match=r"spoiled \['sour'\] cannot be drawn; known are empty"):
+        Recipe(1_000, 1, 1, PLAN.topics, spoiled=("sour",))
