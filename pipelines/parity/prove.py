@@ -104,8 +104,8 @@ def _run(own: Servers, stream: Stream, sample: Sample, declared: dict[str, Any],
         found = accounts(own, stream, kafka, brute.outcomes, outcomes)
     logged = sum(len(r.asked) for r in asked if "logged" in r.rows)
     return Outcome(engine_name, len(stream.payloads), seed, comparison, found,
-                   [explain(brute, wrong) for wrong in comparison.mismatches[:EXPLAINED]], refused, made.accepts, stream.planted,
-                   play.faults, play.timeline, clock.seconds, logged)
+                   [explain(brute, wrong) for wrong in comparison.mismatches[:EXPLAINED]], refused, made.accepts,
+                   stream.planted, play.faults, play.timeline, clock.seconds, logged)
 
 
 def _under_faults(own: Servers, stream: Stream, sample: Sample, made: Engine, play: Play, form: Form, seed: int

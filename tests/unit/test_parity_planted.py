@@ -158,8 +158,8 @@ def test_a_maximum_that_is_subtracted(stream: Stream, log: Log, counted: MemoryS
 
 @pytest.mark.parametrize("kind", SPOILED)
 def test_every_kind_of_poison_is_none_for_the_worker_and_flink_says_which_it_takes(kind: str) -> None:
-    good = (b'{"type":"product_clicked","event_id":"e1","event_time":1,"user_id":"u1","item_id":"i1","category":"tea",'
-            b'"price_cents":1}')
+    good = (b'{"type":"product_clicked","event_id":"e1","event_time":1790000000000,"user_id":"u1",'
+            b'"item_id":"i1","category":"tea","price_cents":1}')
     assert events.decode("shop.clicks", good)
     with pytest.raises(events.EventRejected):
         events.decode("shop.clicks", SPOILED[kind](good))
