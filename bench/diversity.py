@@ -53,7 +53,7 @@ def requests_of(context: Context) -> Requests:
     until = stage.until_ms + stage.window_ms
     feeds = load_feeds(context.settings.lake, history, stage.until_ms, until)
     everybody = requests_in(history, feeds, grid(history, stage.until_ms, until), until)
-    return first_of_each(everybody, context.settings.seed)
+    return first_of_each(everybody, context.settings.seed, context.most_shoppers)
 
 
 def measure(context: Context) -> tuple[Values, Shares]:

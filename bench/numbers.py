@@ -257,7 +257,24 @@ def quality(result: Mapping[str, Any]) -> str:
     """Ranking quality by model, with bootstrap intervals."""
     metrics = list(result["rows"][0]["metrics"])
     rows = [[row["model"], *[_interval(row["metrics"][m]) for m in metrics]] for row in result["rows"]]
-    return f"**{result['title']}** (`{result['command']}`):\n\n{table(['model', *metrics], rows)}\n\n{source(result)}"
+    title = f"**{result['title']}** (`{result['command']}`):"
+    return f"{title}\n\n{table(['model', *metrics], rows)}\n\n{_ahead(result)}{source(result)}"
+
+
+def _ahead(result: Mapping[str, Any]) -> str:
+    """How far the funnel is ahead of the best of its parts, and how much of the oracle's it reaches."""
+    ahead, score = result.get("funnel_minus"), {r["model"]: r["metrics"]["ndcg@10"]["mean"] for r in result["rows"]}
+    if not ahead:
+        return ""
+    part = max(ahead, key=lambda name: score[name])
+    gain = ahead[part]
+    text = (
+        f"The funnel is ahead of the best single stage, {part}, by {gain['mean'] / score[part]:+.1%} NDCG@10 "
+        f"([{gain['low'] / score[part]:+.1%}, {gain['high'] / score[part]:+.1%}], paired by shopper)"
+    )
+    if "oracle" in score:
+        text += f" and reaches {score['funnel'] / score['oracle']:.0%} of the planted truth's"
+    return f"{text}.\n\n"
 
 
 def retrieval() -> str:

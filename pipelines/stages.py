@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -55,10 +55,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Context:
-    """Settings, the history (read once, when first needed) and where to say what is going on."""
+    """Settings, the history (read once, when first needed) and where to say what is going on.
+
+    `most_shoppers`: how many the evaluation asks for at most; None: all who were active, for narrower intervals.
+    """
 
     settings: Settings
     say: Callable[[str], None]
+    most_shoppers: int | None = field(default=1500, kw_only=True)
 
     @cached_property
     def meta(self) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import argparse
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -27,16 +28,20 @@ from pipelines.run_all import bring
 from pipelines.stages import open_context
 from settings import Settings, load_settings
 
+_OWN: Final = ("out", "shoppers")
+
 
 def main() -> None:
     parser = _parser()
     chosen = parser.parse_args()
     try:
         if chosen.data is None:
-            given = [name for name, value in vars(chosen).items() if value is not None and name != "out"]
+            given = [name for name, value in vars(chosen).items() if value is not None and name not in _OWN]
             if given:
                 parser.error(f"--{given[0]} needs --data; without it the platform's own funnel is measured")
-            _funnel(chosen.out)
+            _funnel(chosen.out, chosen.shoppers)
+        elif chosen.shoppers is not None:
+            parser.error("--shoppers is for the platform's own funnel; with --data all are measured")
         else:
             _protocol(chosen, load_settings())
     except MinimartError as error:
@@ -54,12 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--seen", choices=("auto", "mask", "keep"), help="may touched items be recommended? (default: auto)")
     add("--memory", type=float, help="GiB that it may use; decides which models fit (default: 6)")
     add("--seed", type=int, help="default: MINIMART_SEED")
+    add("--shoppers", type=int, help="without --data: measure so many active shoppers, chosen at random (default: all)")
     add("--out", type=Path, help="write the report there, e.g. bench/results/leave_one_out_grocery.json")
     return parser
 
 
-def _funnel(out: Path | None) -> None:
-    context = open_context()
+def _funnel(out: Path | None, shoppers: int | None) -> None:
+    context = replace(open_context(), most_shoppers=shoppers)
     bring(context, last="evaluate", again=True)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

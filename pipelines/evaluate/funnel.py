@@ -36,7 +36,6 @@ from pipelines.stages import Context, Stage
 
 METRICS: Final = ("recall@100", "ndcg@10", "map@10", "mrr@10", "hit_rate@10")
 SINGLE: Final = ("popularity", "trending", "co-occurrence", "two-tower")
-MOST_SHOPPERS: Final = 1500
 PRERANKED: Final = 200
 SHOWN: Final = 20
 RULE: Final = Mmr()  # as serving applies them
@@ -65,7 +64,7 @@ def run(context: Context, stage: Stage) -> dict[str, Any]:
     started, history, until = time.monotonic(), context.history, stage.until_ms + stage.window_ms
     feeds = load_feeds(context.settings.lake, history, stage.until_ms, until)
     everybody = requests_in(history, feeds, grid(history, stage.until_ms, until), until)
-    asked = first_of_each(everybody, context.settings.seed)
+    asked = first_of_each(everybody, context.settings.seed, context.most_shoppers)
     retrieval = Retrieval(context, stage, asked)
     measured = measure(context, stage, retrieval, Outcomes(history, until), open_oracle(context))
     report = summarise(context, stage, measured)
@@ -76,10 +75,10 @@ def run(context: Context, stage: Stage) -> dict[str, Any]:
     return report
 
 
-def first_of_each(requests: Requests, seed: int) -> Requests:
-    """One request per shopper, the earliest, of at most MOST_SHOPPERS shoppers."""
+def first_of_each(requests: Requests, seed: int, most: int | None) -> Requests:
+    """One request per shopper, the earliest, of at most `most` shoppers, chosen at random; None: of all."""
     shoppers, first = np.unique(requests.user, return_index=True)
-    chosen = np.random.default_rng(seed).permutation(len(shoppers))[:MOST_SHOPPERS]
+    chosen = np.random.default_rng(seed).permutation(len(shoppers))[:most]
     return requests.take(np.sort(first[chosen]))
 
 
