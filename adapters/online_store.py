@@ -26,6 +26,9 @@ from feature_repo.windows import MINUTE_MS
 
 Key = tuple[str, ...]
 NEVER: Final = Retry(NoBackoff(), 0)
+CHUNK: Final = 500
+PAUSE_S: Final = 0.005
+"""Between two chunks of items that decay, so that who answers meanwhile is not held up by all of them at once."""
 WRITTEN: Final = "minimart:written"
 """The hash view -> when (ms) any of its keys was last written."""
 SNAPSHOT_ENTITY: Final = "item"
@@ -202,11 +205,18 @@ class ItemSnapshot:
         """Make new columns: of the given rows, or of all of them. Readers keep the old arrays until the swap."""
         n = len(self._packed)
         if rows is None or len(rows) > n // 2 or n > len(next(iter(self._columns.values()))):
-            self._columns = tiles.columns(self._view, self._packed, now_ms)
-            self._computed_ms = now_ms
+            self._columns, self._computed_ms = self._all(now_ms), now_ms
             return
         fresh = tiles.columns(self._view, [self._packed[r] for r in rows], now_ms)
         columns = {name: old.copy() for name, old in self._columns.items()}
         for name, column in columns.items():
             column[np.asarray(rows)] = fresh[name]
         self._columns = columns
+
+    def _all(self, now_ms: int) -> dict[str, np.ndarray]:
+        parts = []
+        for start in range(0, max(len(self._packed), 1), CHUNK):
+            if start and threading.current_thread() is self._thread:
+                self._stop.wait(PAUSE_S)
+            parts.append(tiles.columns(self._view, self._packed[start:start + CHUNK], now_ms))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

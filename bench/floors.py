@@ -2,6 +2,7 @@
 
 The search of the index, the three ONNX models, and the read of a shopper's packed tiles with their unpacking. What the
 recommender uses beyond their sum is its own overhead: HTTP, JSON, putting rows together, the record of the decision.
+Beside them what it costs to keep the shelf as new as the catalogue, once a second in every process.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
-from adapters.model_server import open_session
+from adapters.catalogue import newest_states
+from adapters.model_server import InProcess, open_session
 from adapters.online_store import OnlineStore
 from adapters.pointers import load_current
 from bench.funnel_world import CATEGORIES, World
 from feature_repo import tiles
 from models.ann_index import AnnIndex
-from models.ranking_features import FEATURES
+from models.ranking_features import FEATURES, ITEM
 from models.retrieval import SIZES
+from services.recommender.lineup import load_lineup
+from services.recommender.shelf import Activity, Table, activity_of, amended, build_table, stock_shelf
 
 RUNS: Final = 200
 WARM: Final = 20
@@ -74,6 +79,39 @@ def recall(world: World, k: int, queries: int = 200) -> float:
     return float(np.mean(shares))
 
 
+def renewals(world: World, *, runs: int = 10) -> dict[str, float]:
+    """What happens to a shelf -> mean CPU milliseconds of its renewal: whole, and by what has changed."""
+    lineup = load_lineup(load_current(world.home / "published"), InProcess())
+    items, now_ms, rng = newest_states(world.home / "lake"), time.time_ns() // 1_000_000, np.random.default_rng(3)
+    table, touched = build_table(lineup, items, 1), [item.item_id for item in items[: world.scale.touched]]
+
+    def windows() -> dict[str, Any]:
+        return {name: rng.integers(0, 9, len(touched)).astype(np.float64) for name in ITEM}
+
+    def sold(i: int) -> Table | None:
+        item = items[i]
+        return amended(table, {item.item_id: msgspec.structs.replace(item, stock=0 if item.stock else 1)}, 2)
+
+    def listed(i: int) -> Table | None:
+        item = msgspec.structs.replace(items[i], item_id=f"new-{i}")
+        return amended(table, {item.item_id: item}, 2)
+
+    first = activity_of(table, windows(), touched, lambda _: -1, Activity())
+    shelf, many = stock_shelf(table, first, now_ms), [windows() for _ in range(runs + WARM)]
+
+    def renewed(i: int) -> None:
+        stock_shelf(table, activity_of(table, many[i], touched, lambda _: -1, first), now_ms, shelf)
+
+    found = {
+        "new models": _mean_ms(lambda _: build_table(lineup, items, 1), 1, warm=0),
+        "one product sold out": _mean_ms(sold, runs),
+        "one product listed": _mean_ms(listed, runs),
+        f"windows of {len(touched):,} products": _mean_ms(renewed, runs),
+        "nothing": _mean_ms(lambda _: stock_shelf(table, first, now_ms, shelf), runs),
+    }
+    return {name: round(value, 3) for name, value in found.items()}
+
+
 async def _reads(world: World, redis_url: str, runs: int) -> float:
     store = OnlineStore(redis_url, world.plan, timeout_ms=10_000)
     now_ms = time.time_ns() // 1_000_000
@@ -91,8 +129,8 @@ async def _reads(world: World, redis_url: str, runs: int) -> float:
     return value
 
 
-def _mean_ms(call: Callable[[int], Any], runs: int) -> float:
-    for i in range(min(WARM, runs)):
+def _mean_ms(call: Callable[[int], Any], runs: int, warm: int = WARM) -> float:
+    for i in range(min(warm, runs)):
         call(i)
     begun = time.process_time()
     for i in range(runs):

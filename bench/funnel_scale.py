@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.provenance import stamp
-from bench.floors import floors, recall
+from bench.floors import floors, recall, renewals
 from bench.funnel_world import Scale, World, build, fill
 from bench.samples import STAGES, keep
 from bench.served import Served, Step, recommender, redis
@@ -112,6 +112,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.print(stages)
     for name, value in result["floors_ms"].items():
         console.print(f"floor: {name}: {value:.2f} ms")
+    for name, value in result["renewal_ms"].items():
+        console.print(f"renewal of the shelf, changed: {name}: {value:.2f} ms")
     console.print(
         f"CPU {result['cpu_ms_per_answer']} ms an answer = {result['cpu_over_floor']} x the floors' "
         f"{result['floor_ms']} ms; recall@1000 {result['recall_at_1000']}; {result['memory_mib']} MiB; "
@@ -160,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print("kernels alone ...")
             kernels = floors(world, redis_url, runs=20 if options.quick else 200)
         found = recall(world, 1000, queries=20 if options.quick else 200)
+        seen["renewal_ms"] = renewals(world)
     result = report(world, steps, overload, seen, kernels, found, workers)
     show(result, console)
     if options.save:

@@ -82,6 +82,7 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
         for row in (*result["rows"], result["overload"]) if row["latency_ms"]
     ]  # fmt: skip
     floors = ", ".join(f"{name} {ms:.2f}" for name, ms in result["floors_ms"].items())
+    renewals = ", ".join(f"{name} {ms:,.1f}" for name, ms in result.get("renewal_ms", {}).items()) or "not measured:"
     scale, over = result["scale"], result["overload"]
     return (
         f"**The funnel over HTTP at {scale['items']:,} items and {scale['users']:,} shoppers** "
@@ -91,7 +92,8 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
         + f"\n\nAn answer costs {result['cpu_ms_per_answer']} ms of CPU, {result['cpu_over_floor']} times its kernels "
         f"alone ({result['floor_ms']} ms: {floors}). In the overload {over['goodput_of_peak']:.0%} of the best "
         f"throughput remain. Recall of the index at 1,000: {result['recall_at_1000']:.3f}. Memory: "
-        f"{result['memory_mib']:,} MiB.\n\n{source(result)}"
+        f"{result['memory_mib']:,} MiB. A renewal of the shelf, once a second in every process, by what has changed: "
+        f"{renewals} ms.\n\n{source(result)}"
     )  # fmt: skip
 
 

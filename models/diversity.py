@@ -27,13 +27,13 @@ def mmr(
         return np.zeros(0, dtype=np.int64)
     span = float(np.ptp(relevance))
     scaled = (relevance - relevance.min()) / span if span > 0 else np.zeros(n)
-    order = np.empty(min(k, n), dtype=np.int64)
+    order, cosines = np.empty(min(k, n), dtype=np.int64), embeddings @ embeddings.T
     nearest = np.full(n, -np.inf)  # highest cosine to anything chosen so far
     marginal = scaled.astype(np.float64)
     for place in range(len(order)):
         best = int(np.argmax(marginal))
         order[place] = best
-        np.maximum(nearest, embeddings @ embeddings[best], out=nearest)
+        np.maximum(nearest, cosines[best], out=nearest)
         marginal = balance * scaled - (1 - balance) * nearest
         marginal[order[: place + 1]] = -np.inf
     return order

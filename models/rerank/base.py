@@ -81,7 +81,9 @@ class Reranked(NamedTuple):
 
 def brought_forward(n: int, first: Positions) -> Positions:
     """An order of n positions: `first`, then the others as they were."""
-    return np.concatenate([first, np.setdiff1d(np.arange(n), first)])
+    others = np.ones(n, bool)
+    others[first] = False
+    return np.concatenate([first, np.flatnonzero(others)])
 
 
 def nothing_moved(slate: Slate) -> Outcome:

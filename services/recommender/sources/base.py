@@ -6,6 +6,7 @@ A source is pure and quick (numpy and FAISS only): what must be asked over the n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ class Query:
     shopper: Shopper
     embedding: NDArray[np.float32] | None
 
-    @property
+    @cached_property
     def recent_rows(self) -> Rows:
         """Rows of the shopper's recent items, newest first, those on the shelf only."""
         rows = [self.shelf.row(item) for item in self.shopper.recent]
