@@ -82,7 +82,7 @@ class FlinkEngine:
     def refused(self) -> Mapping[str, str]:
         return why_not(self._servers.plan)
 
-    def process(self, tell: Tell) -> None:
+    def process(self, tell: Tell, fault: Tell) -> None:
         gateway.install(tell=tell)
         servers = self._servers
         self._job = Job(bootstrap=servers.bootstrap, topic=topic_of(servers.plan), attempts=ATTEMPTS,
@@ -91,7 +91,7 @@ class FlinkEngine:
         begun = time.monotonic()
         if not self._finished(self._job, tell, kill=True):
             origin = job.newest_checkpoint(self._folder / "checkpoints")
-            tell(f"Flink was killed (kill -9) after {time.monotonic() - begun:.0f} s, goes on from {Path(origin).name}")
+            fault(f"kill -9 of Flink after {time.monotonic() - begun:.0f} s, it goes on from {Path(origin).name}")
             if not self._finished(replace(self._job, resume_from=origin), tell, kill=False):
                 raise Unavailable(f"Flink ended before it had read everything; see {self._folder}/gateway.log")
         tell(f"Flink read everything after {time.monotonic() - begun:.0f} s")

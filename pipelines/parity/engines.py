@@ -25,8 +25,9 @@ class Engine(Protocol):
     def refused(self) -> Mapping[str, str]:
         """Feature -> why this engine cannot compute it; every other feature is compared."""
 
-    def process(self, tell: Tell) -> None:
-        """Return when every record that is in Kafka now is in the answers of `read`. Raises Unavailable."""
+    def process(self, tell: Tell, fault: Tell) -> None:
+        """Return when every record that is in Kafka now is in the answers of `read`; `fault` hears of each that the
+        engine makes for itself. Raises Unavailable."""
 
     def read(self, view: str, keys: Sequence[Key], times: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Per time (none before the last arrival): feature -> column [len(keys)], as `tiles.columns` gives them."""
@@ -49,7 +50,7 @@ class PythonEngine:
     def refused(self) -> Mapping[str, str]:
         return {}
 
-    def process(self, tell: Tell) -> None:
+    def process(self, tell: Tell, fault: Tell) -> None:
         self._servers.wait_done(120)
 
     def read(self, view: str, keys: Sequence[Key], times: Sequence[int]) -> list[dict[str, np.ndarray]]:

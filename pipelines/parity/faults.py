@@ -78,7 +78,7 @@ class Play:
         """kill -9, and start it again: the lake's file names say where to go on."""
         if self._event_log is not None:
             kill(self._event_log)
-            self._note("event log killed")
+            self.note("event log killed")
         self.start_event_log()
 
     def end(self) -> None:
@@ -98,7 +98,7 @@ class Play:
             self._watch(lambda worker=worker: worker.poll() is not None, f"no crash at {point}:{nth}")  # type: ignore[misc]
             if worker.returncode != 137:
                 raise Unavailable(f"a worker ended with {worker.returncode}, not at {point}; see {self._servers.home}")
-            self._note(f"crash {point}:{nth}")
+            self.note(f"crash {point}:{nth}")
             self._sender.finish()
 
     def _kill_at(self, records: int) -> None:
@@ -106,7 +106,7 @@ class Play:
         self._watch(lambda: self._committed() >= records, f"{records} records were not reached")
         name = self._rng.choice(sorted(self._workers))
         kill(self._workers.pop(name))
-        self._note(f"kill -9 of worker {name}, one of {len(self._workers) + 1}")
+        self.note(f"kill -9 of worker {name}, one of {len(self._workers) + 1}")
         time.sleep(self._rng.uniform(0, 1.5))
         self._workers[name] = self._start(name)
 
@@ -124,7 +124,7 @@ class Play:
             if name not in self._workers:
                 self._workers[name] = self._start(name)
         if names:
-            self._note(f"{len(names)} worker{'s' * (len(names) > 1)}")
+            self.note(f"{len(names)} worker{'s' * (len(names) > 1)}")
 
     def _start(self, name: str, crash_point: str = "") -> Process:
         return self._servers.start("stream_features", self._ports[NAMES.index(name)], stream_worker=name,
@@ -155,7 +155,8 @@ class Play:
         self.timeline.append((time.monotonic() - self._began, sent, committed))
         return sent, committed
 
-    def _note(self, what: str) -> None:
+    def note(self, what: str) -> None:
+        """A fault, and how far the run has come by then."""
         sent, committed = self._sample()
         self.faults.append(Fault(what, self.timeline[-1][0], sent, committed))
         self._tell(f"{what}  (sent {sent:,}, committed {committed:,})")

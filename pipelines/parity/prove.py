@@ -92,7 +92,7 @@ def _run(own: Servers, stream: Stream, sample: Sample, declared: dict[str, Any],
         if engine_name == "python":
             asked = _under_faults(own, stream, sample, made, play, form, seed)
         else:
-            asked = _without_faults(own, stream, sample, made, sender, form, seed, clock)
+            asked = _of_itself(own, stream, sample, made, sender, play, form, seed, clock)
         _wait_lake(own)
     outcomes, refused = made.outcomes(), made.refused()
     made.close()
@@ -118,17 +118,17 @@ def _under_faults(own: Servers, stream: Stream, sample: Sample, made: Engine, pl
         if n == 0:
             play.kill_event_log()
         asked += readings.from_engine("stream", made, own, sample, _times(stream, n, form, seed)).values()
-    made.process(lambda text: None)
+    made.process(lambda text: None, play.note)
     stop(reader)
     return asked
 
 
-def _without_faults(own: Servers, stream: Stream, sample: Sample, made: Engine, sender: Sender, form: Form, seed: int,
-                    clock: _Clock) -> list[Readings]:
+def _of_itself(own: Servers, stream: Stream, sample: Sample, made: Engine, sender: Sender, play: Play, form: Form,
+               seed: int, clock: _Clock) -> list[Readings]:
     """Everything sent, then processed by an engine that makes its own faults, and asked at the end."""
     sender.begin(len(stream.payloads))
     sender.finish(1_800)
-    made.process(clock.tell)
+    made.process(clock.tell, play.note)
     times = _times(stream, len(stream.acts) - 1, form, seed)
     return list(readings.from_engine("stream", made, own, sample, times).values())
 

@@ -67,7 +67,7 @@ def own(stream: Stream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 @pytest.fixture(scope="module")
 def engine(own: Servers) -> FlinkEngine:
     made = FlinkEngine(own)
-    made.process(print)
+    made.process(print, print)
     return made
 
 
