@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +29,30 @@ from settings import without_password
 
 SEEN_SECONDS: Final = (DEDUP_HOURS + 2) * HOUR_MS // 1000
 REBUILD_LOCK: Final = "minimart:rebuild"
+MEMBERS_AT_ONCE: Final = 1_000
+Command = tuple[Any, ...]
+
+# One command instead of thousands: redis-py spends more on each command of a pipeline than Redis itself does.
+# KEYS: who owns what; ARGV: the tokens that they should hold, then commands, each after the number of its parts.
+# Returns the number of the first owner who is another one, and has written nothing then; 0 if all was written.
+_COMMIT: Final = """
+for i = 1, #KEYS do
+  if redis.call('GET', KEYS[i]) ~= ARGV[i] then return i end
+end
+local at = #KEYS + 1
+while at <= #ARGV do
+  local last = at + tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, last))
+  at = last + 1
+end
+return 0
+"""
+# KEYS: hashes; ARGV: the field that is read of each.
+_READ: Final = """
+local found = {}
+for i = 1, #KEYS do found[i] = redis.call('HGET', KEYS[i], ARGV[i]) end
+return found
+"""
 
 
 class Fenced(MinimartError):
@@ -71,6 +95,8 @@ class FeatureState:
     def __init__(self, redis_url: str, plan: FeaturePlan, timeout_s: float = 5.0) -> None:
         self._plan, self._url = plan, redis_url
         self._client = connect(redis_url, timeout_s)
+        self._write, self._read = self._client.register_script(_COMMIT), self._client.register_script(_READ)
+        self._keys = {v.name: feast_redis.key_maker(plan.project, v.join_keys) for v in plan.declared_views}
 
     def claim(self, partition: int) -> str:
         """Become the owner of a partition; returns the token that fences every other worker off."""
@@ -100,30 +126,24 @@ class FeatureState:
 
     def states(self, wanted: Iterable[tuple[str, Key]]) -> list[bytes | None]:
         """Packed tiles of (view, key) pairs, in order."""
-        pipe = self._client.pipeline(transaction=False)
+        names, fields = [], []
         for view, key in wanted:
-            pipe.hget(self._key(view, key), self._field(view))
+            names.append(self._keys[view](key))
+            fields.append(self._field(view))
         with self._translated():
-            return [feast_redis.bytes_of(message) for message in pipe.execute()]
+            return [feast_redis.bytes_of(message) for message in self._read(names, fields)] if names else []
 
     def commit(self, batches: list[Batch], now_ms: int) -> None:
         """States, offsets, sightings and counters of several partitions in one transaction.
 
         Raises Fenced, with nothing written, unless each partition still belongs to its batch's token.
         """
-        owners = [f"minimart:owner:{b.partition}" for b in batches]
-        with self._translated(), self._client.pipeline(transaction=True) as pipe:
-            try:
-                pipe.watch(*owners)
-                for batch, held in zip(batches, pipe.mget(owners), strict=True):
-                    if held != batch.token.encode():
-                        raise Fenced(f"partition {batch.partition} belongs to another worker")
-                pipe.multi()
-                for batch in batches:
-                    self._queue(pipe, batch, now_ms)
-                pipe.execute()
-            except redis.WatchError:
-                raise Fenced("a partition changed hands during the commit") from None
+        owners = [f"minimart:owner:{batch.partition}" for batch in batches]
+        commands = [command for batch in batches for command in self._commands(batch, now_ms)]
+        with self._translated():
+            lost = self._write(owners, [*(batch.token for batch in batches), *_counted(commands)])
+        if lost:
+            raise Fenced(f"partition {batches[lost - 1].partition} belongs to another worker")
 
     def counters(self, partitions: int) -> dict[str, int]:
         """`<topic>:<outcome>` summed over partitions."""
@@ -163,10 +183,8 @@ class FeatureState:
 
     def put(self, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> None:
         """Write tiles outside a commit: rebuilding and materialising only."""
-        pipe = self._client.pipeline(transaction=False)
-        self._queue_states(pipe, states, now_ms)
         with self._translated():
-            pipe.execute()
+            self._write([], list(_counted(self._states(states, now_ms))))
 
     def put_attributes(self, view: str, join_keys: tuple[str, ...], rows: Iterable[tuple[Key, int, dict[str, Any]]]
                        ) -> None:
@@ -193,9 +211,8 @@ class FeatureState:
 
     def restart_from(self, batch: Batch) -> None:
         """Set a forgotten partition's progress, counters and sightings, as the last step of a rebuild."""
-        with self._translated(), self._client.pipeline(transaction=True) as pipe:
-            self._queue(pipe, batch, 0)
-            pipe.execute()
+        with self._translated():
+            self._write([], list(_counted(self._commands(batch, 0))))
 
     def lock_rebuild(self, token: str, seconds: int) -> bool:
         """Take (or, with the token that holds it, prolong) the lock under which one worker rebuilds."""
@@ -219,9 +236,6 @@ class FeatureState:
     def close(self) -> None:
         self._client.close()
 
-    def _key(self, view: str, key: Key) -> bytes:
-        return feast_redis.redis_key(self._plan.project, self._plan.view(view).join_keys, key)
-
     def _field(self, view: str) -> bytes:
         return feast_redis.field(view, self._plan.view(view).stored)
 
@@ -233,34 +247,44 @@ class FeatureState:
                                       int(name.rpartition(":")[2])))
         return seen
 
-    def _queue(self, pipe: Any, batch: Batch, now_ms: int) -> None:
-        self._queue_states(pipe, batch.states, now_ms)
+    def _commands(self, batch: Batch, now_ms: int) -> Iterator[Command]:
+        yield from self._states(batch.states, now_ms)
         progress: dict[str, int | str] = {f"offset:{topic}": n for topic, n in batch.offsets.items()}
         progress |= {f"source:{topic}:{source}": n for (topic, source), n in batch.sources.items()}
         progress |= {f"hour:{topic}": hour for topic, hour in batch.newest_hours.items()}
         for (topic, hour), hashes in batch.sighted.items():
             name = f"minimart:seen:{topic}:{batch.partition}:{hour}"
-            pipe.append(name, struct.pack(f"<{len(hashes)}Q", *hashes))
-            pipe.expire(name, SEEN_SECONDS)
-        pipe.hset(f"minimart:progress:{batch.partition}", mapping=progress | {"plan": self._plan.sha256})
+            yield "APPEND", name, struct.pack(f"<{len(hashes)}Q", *hashes)
+            yield "EXPIRE", name, SEEN_SECONDS
+        written = progress | {"plan": self._plan.sha256}
+        yield "HSET", f"minimart:progress:{batch.partition}", *(part for pair in written.items() for part in pair)
         for name, number in batch.counters.items():
-            pipe.hincrby(f"minimart:counters:{batch.partition}", name, number)
+            yield "HINCRBY", f"minimart:counters:{batch.partition}", name, number
 
-    def _queue_states(self, pipe: Any, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> None:
+    def _states(self, states: Mapping[tuple[str, Key], bytes], now_ms: int) -> Iterator[Command]:
         stamp = feast_redis.timestamp(now_ms)
-        touched: dict[str, dict[str, int]] = {}
+        touched: dict[str, list[str]] = {}
         for (view, key), packed in states.items():
-            pipe.hset(self._key(view, key), mapping={self._field(view): feast_redis.value(packed),
-                                                     feast_redis.time_field(view): stamp})
+            yield ("HSET", self._keys[view](key), self._field(view), feast_redis.value(packed),
+                   feast_redis.time_field(view), stamp)
             if self._plan.view(view).entity == SNAPSHOT_ENTITY:
-                touched.setdefault(view, {})["\x1f".join(key)] = now_ms
+                touched.setdefault(view, []).append("\x1f".join(key))
         for view, members in touched.items():
-            pipe.zadd(touched_key(view), members)
+            for start in range(0, len(members), MEMBERS_AT_ONCE):  # Lua passes on no more than some thousand at once
+                some = members[start:start + MEMBERS_AT_ONCE]
+                yield "ZADD", touched_key(view), *(part for member in some for part in (now_ms, member))
         if states:
-            pipe.hset(WRITTEN, mapping=dict.fromkeys(dict.fromkeys(view for view, _ in states), now_ms))
+            yield "HSET", WRITTEN, *(part for view in dict.fromkeys(v for v, _ in states) for part in (view, now_ms))
 
     def _translated(self) -> _Translated:
         return _Translated(self._url)
+
+
+def _counted(commands: Iterable[Command]) -> Iterator[Any]:
+    """The parts of commands, each after their number."""
+    for command in commands:
+        yield len(command)
+        yield from command
 
 
 class _Translated:

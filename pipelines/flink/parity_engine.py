@@ -25,6 +25,7 @@ from feature_repo.flink_sql import Job, topic_of
 from pipelines.flink import gateway, job
 from pipelines.flink.serve import TileSink
 from pipelines.parity import packed
+from pipelines.parity.engines import Witness
 from pipelines.parity.servers import Servers
 from pipelines.stack.launch import free_ports, running
 
@@ -46,8 +47,8 @@ Tell = Callable[[str], None]
 class CaughtUp:
     """Whether a job has read all that is in its topics, and has written all that it makes of it."""
 
-    def __init__(self, servers: Servers, asked: Job, checkpoints: Path) -> None:
-        self._servers, self._job, self._checkpoints = servers, asked, checkpoints
+    def __init__(self, servers: Servers, asked: Job, checkpoints: Path, witness: Witness) -> None:
+        self._servers, self._job, self._checkpoints, self._witness = servers, asked, checkpoints, witness
         self._since, self._from = (-1, -1), 0
         self._quiet = time.monotonic()
         self.seen = False
@@ -58,6 +59,7 @@ class CaughtUp:
         ends = servers.ends(servers.plan.topics)
         read = servers.committed_by(self._job.name, servers.plan.topics)
         left = sum(end - read[place] for place, end in ends.items())
+        self._witness.came(sum(read.values()))
         written = sum(servers.ends((self._job.topic,)).values())
         complete = job.checkpoint_number(self._checkpoints)
         if (left, written) != self._since:
@@ -82,17 +84,18 @@ class FlinkEngine:
     def refused(self) -> Mapping[str, str]:
         return why_not(self._servers.plan)
 
-    def process(self, tell: Tell, fault: Tell) -> None:
+    def process(self, tell: Tell, witness: Witness) -> None:
         gateway.install(tell=tell)
         servers = self._servers
         self._job = Job(bootstrap=servers.bootstrap, topic=topic_of(servers.plan), attempts=ATTEMPTS,
                         checkpoint_ms=CHECKPOINT_MS, checkpoints=self._folder.joinpath("checkpoints").as_uri())
         job.prepare(self._job, servers.partitions)
         begun = time.monotonic()
-        if not self._finished(self._job, tell, kill=True):
+        if not self._finished(self._job, tell, witness, kill=True):
             origin = job.newest_checkpoint(self._folder / "checkpoints")
-            fault(f"kill -9 of Flink after {time.monotonic() - begun:.0f} s, it goes on from {Path(origin).name}")
-            if not self._finished(replace(self._job, resume_from=origin), tell, kill=False):
+            after = time.monotonic() - begun
+            witness.note(f"kill -9 of Flink after {after:.0f} s, it goes on from {Path(origin).name}")
+            if not self._finished(replace(self._job, resume_from=origin), tell, witness, kill=False):
                 raise Unavailable(f"Flink ended before it had read everything; see {self._folder}/gateway.log")
         tell(f"Flink read everything after {time.monotonic() - begun:.0f} s")
         state = servers.state
@@ -112,12 +115,12 @@ class FlinkEngine:
     def close(self) -> None:
         """Nothing runs on."""
 
-    def _finished(self, asked: Job, tell: Tell, *, kill: bool) -> bool:
+    def _finished(self, asked: Job, tell: Tell, witness: Witness, *, kill: bool) -> bool:
         """Run the job on a gateway of its own; False if it was killed on its way, after its first checkpoint.
 
         Raises Unavailable with the end of its log when it failed, or did nothing for QUIET_S.
         """
-        caught_up = CaughtUp(self._servers, asked, self._folder / "checkpoints")
+        caught_up = CaughtUp(self._servers, asked, self._folder / "checkpoints", witness)
         (port,) = free_ports(1)
         start = gateway.launch(self._folder, host=HOST, port=port, heap_mb=HEAP_MB)
         log = self._folder / "gateway.log"

@@ -16,6 +16,16 @@ Key = tuple[str, ...]
 Tell = Callable[[str], None]
 
 
+class Witness(Protocol):
+    """Keeps what happens in a run, for its report."""
+
+    def note(self, what: str) -> None:
+        """A fault, and how far the run has come by then."""
+
+    def came(self, committed: int) -> None:
+        """So many records are done."""
+
+
 class Engine(Protocol):
     """Made as `Engine(servers)`. `process` is called once, after everything was sent."""
 
@@ -25,9 +35,8 @@ class Engine(Protocol):
     def refused(self) -> Mapping[str, str]:
         """Feature -> why this engine cannot compute it; every other feature is compared."""
 
-    def process(self, tell: Tell, fault: Tell) -> None:
-        """Return when every record that is in Kafka now is in the answers of `read`; `fault` hears of each that the
-        engine makes for itself. Raises Unavailable."""
+    def process(self, tell: Tell, witness: Witness) -> None:
+        """Return when every record that is in Kafka now is in the answers of `read`. Raises Unavailable."""
 
     def read(self, view: str, keys: Sequence[Key], times: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Per time (none before the last arrival): feature -> column [len(keys)], as `tiles.columns` gives them."""
@@ -50,7 +59,7 @@ class PythonEngine:
     def refused(self) -> Mapping[str, str]:
         return {}
 
-    def process(self, tell: Tell, fault: Tell) -> None:
+    def process(self, tell: Tell, witness: Witness) -> None:
         self._servers.wait_done(120)
 
     def read(self, view: str, keys: Sequence[Key], times: Sequence[int]) -> list[dict[str, np.ndarray]]:

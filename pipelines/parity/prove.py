@@ -118,7 +118,7 @@ def _under_faults(own: Servers, stream: Stream, sample: Sample, made: Engine, pl
         if n == 0:
             play.kill_event_log()
         asked += readings.from_engine("stream", made, own, sample, _times(stream, n, form, seed)).values()
-    made.process(lambda text: None, play.note)
+    made.process(lambda text: None, play)
     stop(reader)
     return asked
 
@@ -128,7 +128,7 @@ def _of_itself(own: Servers, stream: Stream, sample: Sample, made: Engine, sende
     """Everything sent, then processed by an engine that makes its own faults, and asked at the end."""
     sender.begin(len(stream.payloads))
     sender.finish(1_800)
-    made.process(clock.tell, play.note)
+    made.process(clock.tell, play)
     times = _times(stream, len(stream.acts) - 1, form, seed)
     return list(readings.from_engine("stream", made, own, sample, times).values())
 

@@ -137,12 +137,13 @@ def kill(process: Process) -> None:
 
 
 def stop(process: Process, seconds: float = 30) -> None:
-    """Ask it to end. Raises Unavailable when it has not ended well after `seconds`."""
+    """Ask it to end. Raises Unavailable when it has not ended well after `seconds`; one that was still starting, and
+    knew no signals yet, may end by the signal itself."""
     process.terminate()
     try:
         code: Any = process.wait(seconds)
     except subprocess.TimeoutExpired:
         kill(process)
         code = f"had to be killed after {seconds:.0f} s"
-    if code != 0:
+    if code not in (0, -signal.SIGTERM):
         raise Unavailable(f"{process.args!r}: ended with {code}")

@@ -38,6 +38,16 @@ PLAN = FeaturePlan.load(ROOT / "tests" / "plan.json")
 DECLARED = json.loads(PLAN.dump())
 
 
+class Seen:
+    """The report's witness: says what it hears."""
+
+    def note(self, what: str) -> None:
+        print(what)
+
+    def came(self, committed: int) -> None:
+        assert 0 <= committed <= EVENTS
+
+
 @pytest.fixture(scope="module")
 def stream() -> Stream:
     spoiled = tuple(name for name in SPOILED if name not in FlinkEngine.accepts)
@@ -67,7 +77,7 @@ def own(stream: Stream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 @pytest.fixture(scope="module")
 def engine(own: Servers) -> FlinkEngine:
     made = FlinkEngine(own)
-    made.process(print, print)
+    made.process(print, Seen())
     return made
 
 
