@@ -83,17 +83,18 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     floors = ", ".join(f"{name} {ms:.2f}" for name, ms in result["floors_ms"].items())
     renewals = ", ".join(f"{name} {ms:,.1f}" for name, ms in result.get("renewal_ms", {}).items()) or "not measured:"
-    scale, over = result["scale"], result["overload"]
+    scale, over, cpu, floor = result["scale"], result["overload"], result["cpu_ms_per_answer"], result["floor_ms"]
     return (
         f"**The funnel over HTTP at {scale['items']:,} items and {scale['users']:,} shoppers** "
         f"(`{result['command']}`), {result['workers']} worker(s), the load driver on the same machine; the last row is "
         f"the overload. Milliseconds as the client waits:\n\n"
         + table(["requests/s", "answered", "shed", "errors", "P50", "P95", "P99", "max"], rows)
-        + f"\n\nAn answer costs {result['cpu_ms_per_answer']} ms of CPU, {result['cpu_over_floor']} times its kernels "
-        f"alone ({result['floor_ms']} ms: {floors}). In the overload {over['goodput_of_peak']:.0%} of the best "
-        f"throughput remain. Recall of the index at 1,000: {result['recall_at_1000']:.3f}. Memory: "
-        f"{result['memory_mib']:,} MiB. A renewal of the shelf, once a second in every process, by what has changed: "
-        f"{renewals} ms.\n\n{source(result)}"
+        + f"\n\nAn answer costs {cpu} ms of CPU, {result['cpu_over_floor']} times its kernels alone ({floor} ms: "
+        f"{floors}): at 100/s {cpu / 10:.2f} cores, the kernels {floor / 10:.2f}, of {result['hardware']['cores']} "
+        f"that the load driver and Redis share. In the overload {over['goodput_of_peak']:.0%} of the best throughput "
+        f"remain. Recall of the index at 1,000: {result['recall_at_1000']:.3f}. Memory: {result['memory_mib']:,} MiB. "
+        f"A renewal of the shelf, once a second in every process, by what has changed: {renewals} ms."
+        f"\n\n{source(result)}"
     )  # fmt: skip
 
 
