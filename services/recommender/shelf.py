@@ -8,7 +8,7 @@ pure; when to build is `keeper.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -157,7 +157,7 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
     categories = tuple(sorted({item.category for item in items}))
     code = {category: i for i, category in enumerate(categories)}
     extra_prices = np.array([item.price_cents for item in extras], np.float64)
-    sellable = np.array([item is not None and item.stock > 0 for item in found], bool)
+    said = _said(found, code)
     popularity = np.concatenate([lineup.popularity, np.zeros(len(extras))])
     extra = lineup.encode_items([item.category for item in extras], extra_prices)
     return Table(
@@ -165,18 +165,25 @@ def build_table(lineup: Lineup, items: Sequence[ItemListed], version: int) -> Ta
         catalogue_version=version,
         ids=np.array(ids, dtype=object),
         newer_row_of={item.item_id: len(lineup.items) + i for i, item in enumerate(extras)},
-        sellable=sellable,
-        category=np.array([code[item.category] if item else -1 for item in found], np.int32),
         categories=categories,
-        price_cents=np.array([item.price_cents if item else np.nan for item in found], np.float64),
-        listed_at=np.array([item.listed_at if item else np.nan for item in found], np.float64),
-        promoted=np.array([item is not None and item.promoted for item in found], bool),
-        adult=np.array([item is None or item.adult for item in found], bool),
+        **said,
         popularity=popularity,
         extra=extra,
         newer=None if extra is None or lineup.index is None else AnnIndex.build(extra),
-        popular=_best(popularity, sellable, POPULAR),
+        popular=_best(popularity, said["sellable"], POPULAR),
     )
+
+
+def _said(items: Sequence[ItemListed | None], code: Mapping[str, int]) -> dict[str, Any]:
+    """Columns by name: what the catalogue says of each item, None for one that it does not hold."""
+    return {
+        "sellable": np.array([item is not None and item.stock > 0 for item in items], bool),
+        "category": np.array([-1 if item is None else code[item.category] for item in items], np.int32),
+        "price_cents": np.array([np.nan if item is None else item.price_cents for item in items], np.float64),
+        "listed_at": np.array([np.nan if item is None else item.listed_at for item in items], np.float64),
+        "promoted": np.array([item is not None and item.promoted for item in items], bool),
+        "adult": np.array([item is None or item.adult for item in items], bool),
+    }
 
 
 def amended(table: Table, changes: Mapping[str, ItemListed | None], version: int) -> Table | None:
@@ -189,27 +196,15 @@ def amended(table: Table, changes: Mapping[str, ItemListed | None], version: int
         return None
     longer = _longer(table, [i.item_id for name, i in changes.items() if i is not None and table.row(name) < 0])
     known = [(row, item) for name, item in changes.items() if (row := longer.row(name)) >= 0]
-    rows, items = np.array([row for row, _ in known], np.int64), [item for _, item in known]
-
-    def put(column: NDArray[Any], values: Iterable[Any]) -> NDArray[Any]:
-        column = column.copy()
-        column[rows] = np.array(list(values), column.dtype)
-        return column
-
-    sellable = put(longer.sellable, (item is not None and item.stock > 0 for item in items))
-    same = np.array_equal(sellable[rows], longer.sellable[rows])
+    rows = np.array([row for row, _ in known], np.int64)
+    columns = {}
+    for name, values in _said([item for _, item in known], code).items():
+        column = columns[name] = getattr(longer, name).copy()
+        column[rows] = values
+    same = np.array_equal(columns["sellable"][rows], longer.sellable[rows])
+    popular = table.popular if same else _best(longer.popularity, columns["sellable"], POPULAR)
     found = _embedded(longer, [(row, item) for row, item in known if item is not None])
-    return found and replace(
-        found,
-        catalogue_version=version,
-        sellable=sellable,
-        category=put(longer.category, (-1 if item is None else code[item.category] for item in items)),
-        price_cents=put(longer.price_cents, (np.nan if item is None else item.price_cents for item in items)),
-        listed_at=put(longer.listed_at, (np.nan if item is None else item.listed_at for item in items)),
-        promoted=put(longer.promoted, (item is not None and item.promoted for item in items)),
-        adult=put(longer.adult, (item is None or item.adult for item in items)),
-        popular=table.popular if same else _best(longer.popularity, sellable, POPULAR),
-    )
+    return found and replace(found, catalogue_version=version, popular=popular, **columns)
 
 
 def _longer(table: Table, names: Sequence[str]) -> Table:
@@ -249,16 +244,10 @@ def _embedded(table: Table, known: Sequence[tuple[int, ItemListed]]) -> Table | 
 
 def stock_shelf(table: Table, activity: Activity, now_ms: int, before: Shelf | None = None) -> Shelf:
     """Put the item windows on the table and order what is trending and new; what still holds is taken from `before`."""
-    same = before is not None and before.table is table
-    fresh = before.fresh if before and same and before.built_ms <= now_ms < before.fresh.until_ms else None
-    trending = before.trending if before and same and before.activity is activity else None
-    return Shelf(
-        table=table,
-        built_ms=now_ms,
-        activity=activity,
-        trending=_trending(table, activity) if trending is None else trending,
-        fresh=_fresh(table, now_ms) if fresh is None else fresh,
-    )
+    kept = before if before is not None and before.table is table else None
+    fresh = kept.fresh if kept and kept.built_ms <= now_ms < kept.fresh.until_ms else _fresh(table, now_ms)
+    trending = kept.trending if kept and kept.activity is activity else _trending(table, activity)
+    return Shelf(table=table, built_ms=now_ms, activity=activity, trending=trending, fresh=fresh)
 
 
 def activity_of(

@@ -110,12 +110,12 @@ def test_windows_are_placed_bit_by_bit_as_at_once(steps: list[int], seed: int) -
         best = sorted(np.flatnonzero(table.sellable), key=lambda row: (-scores[row], row))
         assert shelf.trending.tolist() == best[: SIZES["trending"]]
         fresh = listed(f"n{version}", age_hours=version)
-        again = amended(table, {fresh.item_id: replace_category(fresh)}, version)
+        again = amended(table, {fresh.item_id: in_a_known_category(fresh)}, version)
         assert again is not None
         table = again
 
 
-def replace_category(item: ItemListed) -> ItemListed:
+def in_a_known_category(item: ItemListed) -> ItemListed:
     return listed(item.item_id, age_hours=(NOW - item.listed_at) / HOUR, category="c1")
 
 
