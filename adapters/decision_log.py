@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import lz4.frame
 import numpy as np
 import orjson
 import structlog
@@ -54,8 +55,8 @@ class Sink(Protocol):
 class DecisionLog:
     """Builds, packs and publishes records in a thread of its own; keeps the last `keep` to be looked up by id.
 
-    They are kept in memory, or where several workers answer as files of the folder that they `shared`, so that each
-    finds what another one answered.
+    They are kept packed in memory, or where several workers answer as files of the folder that they `shared`, so that
+    each finds what another one answered.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class DecisionLog:
         if not packed and self._shared is not None and is_id(request_id):
             with suppress(FileNotFoundError):
                 packed = (self._shared / request_id).read_bytes()
-        return zlib.decompress(packed) if packed else None
+        return lz4.frame.decompress(packed) if packed else None
 
     def _hold(self, request_id: str, packed: bytes) -> None:
         """Keep a packed record, and let go of the oldest of ours beyond `keep`. Another one's file appears whole."""
@@ -142,7 +143,7 @@ class DecisionLog:
 
     def _publish(self, record: Record) -> str:
         value = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
-        self._hold(record["request_id"], zlib.compress(value, 1))
+        self._hold(record["request_id"], lz4.frame.compress(value))  # several times quicker than zlib
         try:
             self._sink.publish(DECISIONS, record["request_id"], value)
         except Overloaded:

@@ -20,7 +20,7 @@ from redis.retry import Retry
 from adapters import feast_redis
 from adapters.errors import Unavailable
 from adapters.redis_pipe import RedisPipe
-from feature_repo import tiles
+from feature_repo.batch_read import Lasting, ViewReader
 from feature_repo.plan import FeaturePlan, ViewPlan
 from feature_repo.windows import MINUTE_MS
 
@@ -28,7 +28,7 @@ Key = tuple[str, ...]
 NEVER: Final = Retry(NoBackoff(), 0)
 CHUNK: Final = 500
 PAUSE_S: Final = 0.005
-"""Between two chunks of items that decay, so that who answers meanwhile is not held up by all of them at once."""
+"""Between two chunks of items that are worked out, so that who answers meanwhile is not held up by all at once."""
 WRITTEN: Final = "minimart:written"
 """The hash view -> when (ms) any of its keys was last written."""
 SNAPSHOT_ENTITY: Final = "item"
@@ -104,7 +104,7 @@ class MemoryReader:
 
 class ItemSnapshot:
     """Windows of every item as columns, kept fresh by a thread: only keys written since are read, and once a minute
-    everything decays. While Redis is away the last known tiles go on decaying with the clock."""
+    those are worked out again which the clock changes. While Redis is away the last known tiles go on decaying."""
 
     def __init__(self, redis_url: str, plan: FeaturePlan, *, view: str = "item_activity", refresh_s: float = 1.0,
                  timeout_s: float = 2.0) -> None:
@@ -114,7 +114,8 @@ class ItemSnapshot:
         self._refresh_s = refresh_s
         self._packed: list[bytes | None] = []
         self._rows: dict[str, int] = {}
-        self._columns = tiles.columns(self._view, [], 0)
+        self._reader = ViewReader(self._view)
+        self._columns, self._until_ms = self._reader.lasting([], 0)
         self._computed_ms = 0
         self._since = "-inf"
         self._fresh_at: float | None = None
@@ -151,18 +152,24 @@ class ItemSnapshot:
     def columns(self, now_ms: int) -> dict[str, np.ndarray]:
         """Feature -> array [items], as of at most two minutes from `now_ms` (recomputed here if the clock jumped)."""
         if abs(now_ms - self._computed_ms) > 2 * MINUTE_MS:
-            self._compute(now_ms, None)
+            self._compute(now_ms, range(len(self._packed)))
         return self._columns
 
     def refresh(self, now_ms: int) -> int:
         """Read the keys written since the last time; returns how many. Raises Unavailable, and then still decays."""
         if now_ms // MINUTE_MS != self._computed_ms // MINUTE_MS:
-            self._compute(now_ms, None)
+            self._decay(now_ms)
         changed = self._read_changed(now_ms)
         if changed:
             self._compute(now_ms, changed)
         self._fresh_at = time.monotonic()
         return len(changed)
+
+    def _decay(self, now_ms: int) -> None:
+        """Work out again what the clock has changed. A clock that was put back changes everything."""
+        back = now_ms < self._computed_ms
+        self._compute(now_ms, range(len(self._packed)) if back else np.flatnonzero(self._until_ms <= now_ms).tolist())
+        self._computed_ms = now_ms
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -201,22 +208,28 @@ class ItemSnapshot:
                 changed.append(row)
         return changed
 
-    def _compute(self, now_ms: int, rows: list[int] | None) -> None:
-        """Make new columns: of the given rows, or of all of them. Readers keep the old arrays until the swap."""
-        n = len(self._packed)
-        if rows is None or len(rows) > n // 2 or n > len(next(iter(self._columns.values()))):
-            self._columns, self._computed_ms = self._all(now_ms), now_ms
+    def _compute(self, now_ms: int, rows: Sequence[int]) -> None:
+        """New columns, in which `rows` are as of now. Readers keep the old arrays until the swap."""
+        added = len(self._packed) - len(self._until_ms)
+        if len(rows) == len(self._packed):
+            self._computed_ms = now_ms
+        elif added:
+            rows = sorted({*rows, *range(len(self._until_ms), len(self._packed))})
+        if not len(rows):
             return
-        fresh = tiles.columns(self._view, [self._packed[r] for r in rows], now_ms)
-        columns = {name: old.copy() for name, old in self._columns.items()}
-        for name, column in columns.items():
-            column[np.asarray(rows)] = fresh[name]
-        self._columns = columns
+        at = np.asarray(rows)
+        parts = [self._read_part(rows[start:start + CHUNK], now_ms, start) for start in range(0, len(rows), CHUNK)]
+        until = np.concatenate([self._until_ms, np.zeros(added, np.int64)])
+        until[at] = np.concatenate([part.until_ms for part in parts])
+        columns = {}
+        for name, old in self._columns.items():
+            new = np.concatenate([part.columns[name] for part in parts])
+            column = columns[name] = np.empty(len(until), new.dtype)
+            column[: len(old)] = old
+            column[at] = new
+        self._columns, self._until_ms = columns, until
 
-    def _all(self, now_ms: int) -> dict[str, np.ndarray]:
-        parts = []
-        for start in range(0, max(len(self._packed), 1), CHUNK):
-            if start and threading.current_thread() is self._thread:
-                self._stop.wait(PAUSE_S)
-            parts.append(tiles.columns(self._view, self._packed[start:start + CHUNK], now_ms))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def _read_part(self, rows: Sequence[int], now_ms: int, place: int) -> Lasting:
+        if place and threading.current_thread() is self._thread:
+            self._stop.wait(PAUSE_S)
+        return self._reader.lasting([self._packed[row] for row in rows], now_ms)

@@ -228,7 +228,7 @@ def _rules(record: Record, models: ArchivedModels, after: dict[str, Sequence[str
         category=np.array(given.get("categories", [-1] * len(ids)), np.int64),
         liked=np.array(given.get("liked", []), np.int64),
         recent=np.array([place[item] for item in record["recent_items"] if item in place], np.int64),
-        in_stock=lambda row: by_rule.get(ids[row]) != Stock.name,
+        in_stock=lambda rows: np.array([by_rule.get(ids[row]) != Stock.name for row in rows.tolist()], bool),
         embeddings=lambda wanted: _vectors([ids[row] for row in wanted.tolist()], record, models),
     )
     order, scores = _slate(record, ids)

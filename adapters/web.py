@@ -141,6 +141,7 @@ def _server(app: FastAPI) -> _Server:
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=30,
         backlog=512,
         h11_max_incomplete_event_size=64 << 10,

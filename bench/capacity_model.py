@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.simulation import Demand, Machine, most_rate, simulate
+from services.recommender.admission import AdmissionConfig
 
 TARGET_RPS: Final = 100_000
 TARGET_P99_MS: Final = 50.0
@@ -41,7 +42,9 @@ class Measured:
 
     latency_ms: NDArray[np.float64]
     cpu_ms: float
-    """Of the recommender, the record of the decision included."""
+    """Of the recommender, the record of the decision included, without what it needs anyway."""
+    standing_ms: float
+    """CPU of a worker in a second without any request: renewing its shelf, keeping warm, letting windows decay."""
     kernels_ms: float
     driver_ms: float
     worker_mib: float
@@ -64,18 +67,18 @@ def demand_of(seen: Measured, *, driver: bool) -> Demand:
     return Demand(
         python_ms=inside - kernels, kernel_ms=kernels, wait_ms=max(latency - seen.cpu_ms, 0.0),
         record_ms=max(seen.cpu_ms - latency, 0.0), elsewhere_ms=seen.driver_ms if driver else 0.0,
-        shape=trimmed / trimmed.mean(),
+        standing_ms=seen.standing_ms, shape=trimmed / trimmed.mean(),
     )  # fmt: skip
 
 
 def compared(
-    seen: Measured, rows: Mapping[int, Sequence[Mapping[str, Any]]], cores: int, door: tuple[int, int]
+    seen: Measured, rows: Mapping[int, Sequence[Mapping[str, Any]]], cores: int, door: AdmissionConfig
 ) -> list[dict[str, Any]]:
-    """For each measured step, by workers, what the simulation says of it. `door`: at once, and at most."""
+    """For each measured step, by workers, what the simulation says of it."""
     demand, found = demand_of(seen, driver=True), []
     for workers, steps in rows.items():
         for step in steps:
-            outcome = simulate(Machine(cores, workers, *door), demand, float(step["rate"]), requests=3000)
+            outcome = simulate(Machine(cores, workers, door), demand, float(step["rate"]), requests=3000)
             predicted = {f"p{p}": round(outcome.percentile(p), 1) for p in (50, 99)}
             share = len(outcome.latency_ms) / (len(outcome.latency_ms) + outcome.shed)
             found.append({
@@ -87,17 +90,17 @@ def compared(
     return found
 
 
-def carried(seen: Measured, prices: Prices, door: tuple[int, int], *, requests: int = 1000) -> list[dict[str, Any]]:
+def carried(seen: Measured, prices: Prices, door: AdmissionConfig, *, requests: int = 1000) -> list[dict[str, Any]]:
     """Per shape of machine: the rate at which one keeps the promise, and what the target needs of them."""
     demand, found = demand_of(seen, driver=False), []
     for cores in SHAPES:
-        machine = Machine(cores, cores, *door)
+        machine = Machine(cores, cores, door)
 
         def keeps(rate: float, machine: Machine = machine) -> bool:
             outcome = simulate(machine, demand, rate, requests=requests * min(machine.workers, 4))
             return outcome.shed == 0 and outcome.percentile(99) + NETWORK_MS <= TARGET_P99_MS
 
-        full = cores * 1000 / (demand.python_ms + demand.kernel_ms + demand.record_ms)
+        full = cores * (1000 - demand.standing_ms) / (demand.python_ms + demand.kernel_ms + demand.record_ms)
         rate = most_rate(keeps, low=0.1 * full)
         replicas = math.ceil(TARGET_RPS / (rate * SHARE_THAT_STAYS)) if rate else None
         memory = cores * seen.worker_mib / 1024

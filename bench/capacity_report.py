@@ -23,7 +23,7 @@ from bench.capacity_model import (
     carried,
     compared,
 )
-from bench.served import AT_ONCE, IN_FLIGHT
+from bench.served import DOOR
 
 
 def result(
@@ -33,8 +33,8 @@ def result(
 ) -> dict[str, Any]:  # fmt: skip
     """What was measured, what the simulation says of the same, and what it says of the rest."""
     needs = {k: round(v, 3) for k, v in asdict(seen).items() if k != "latency_ms"}
-    machines = carried(seen, prices, (AT_ONCE, IN_FLIGHT))
-    both = compared(seen, rows, cores, (AT_ONCE, IN_FLIGHT))
+    machines = carried(seen, prices, DOOR)
+    both = compared(seen, rows, cores, DOOR)
     apart = [abs(np.log(r["predicted"]["p50"] / r["measured"]["p50"])) for r in both if r["measured"]["p50"]]
     return {
         "command": "python -m bench.capacity", "scale": dict(scale), "kernels_ms": dict(kernels),
@@ -101,9 +101,10 @@ def picture(found: dict[str, Any], path: Path) -> None:
     left.set(xlabel="requests per second", ylabel="ms", yscale="log", title="measured (dots), foretold (lines)")
     left.legend(fontsize=7)
     rows = [row for row in found["machines"] if row["replicas"]]
-    right.bar([str(row["cores"]) for row in rows], [row["cores_in_all"] for row in rows], color="#2a6f97")
-    for i, row in enumerate(rows):
-        right.annotate(f"{row['replicas']:,} x\n{row['price_per_hour']:,}/h", (i, row["cores_in_all"]), ha="center")
+    bars = right.bar([str(row["cores"]) for row in rows], [row["cores_in_all"] for row in rows], color="#2a6f97")
+    labels = [f"{row['replicas']:,} machines\n{row['price_per_hour']:,} an hour" for row in rows]
+    right.bar_label(bars, labels, padding=3, fontsize=8)
+    right.margins(y=0.15)
     right.set(xlabel="cores of a machine", ylabel="cores in all", title=f"{TARGET_RPS:,}/s, P99 < {TARGET_P99_MS:g} ms")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

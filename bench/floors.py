@@ -2,14 +2,20 @@
 
 The search of the index, the three ONNX models, and the read of a shopper's packed tiles with their unpacking. What the
 recommender uses beyond their sum is its own overhead: HTTP, JSON, putting rows together, the record of the decision.
-Beside them what it costs to keep the shelf as new as the catalogue, once a second in every process.
+Each is measured on an idle machine, and again while another process does the same: two threads of one core, or two
+cores with one memory, are not twice as quick as one. Beside them what it costs to keep the shelf as new as the
+catalogue, once a second in every process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -19,13 +25,13 @@ from adapters.catalogue import newest_states
 from adapters.model_server import InProcess, open_session
 from adapters.online_store import OnlineStore
 from adapters.pointers import load_current
-from bench.funnel_world import CATEGORIES, World
-from feature_repo import tiles
+from bench.funnel_world import CATEGORIES, World, ranking_rows
 from models.ann_index import AnnIndex
-from models.ranking_features import FEATURES, ITEM
+from models.ranking_features import ITEM
 from models.retrieval import SIZES
 from services.recommender.lineup import load_lineup
 from services.recommender.shelf import Activity, Table, activity_of, amended, build_table, stock_shelf
+from services.recommender.shoppers import Shoppers
 
 RUNS: Final = 200
 WARM: Final = 20
@@ -36,7 +42,7 @@ def floors(world: World, redis_url: str, *, runs: int = RUNS) -> dict[str, float
     """Kernel -> mean CPU milliseconds of one call, on one thread."""
     bundles = load_current(world.home / "published")
     rng = np.random.default_rng(1)
-    rows = rng.normal(size=(POOL, len(FEATURES))).astype(np.float32)
+    rows = ranking_rows(world.plan, world.scale, 20, POOL, seed=1)
     users = rng.integers(1, world.scale.users + 1, runs)
     recent = rng.integers(1, world.scale.items + 1, (runs, RECENT))
     encoder = open_session(bundles["two-tower"].path("user_encoder.onnx"))
@@ -53,11 +59,28 @@ def floors(world: World, redis_url: str, *, runs: int = RUNS) -> dict[str, float
         f"search, {SIZES['two_tower']} of {world.scale.items:,} (FAISS)": _mean_ms(
             lambda i: index.search(queries[i : i + 1], SIZES["two_tower"]), runs
         ),
-        f"pre-ranker, {POOL} rows (ONNX)": _mean_ms(lambda _: prerank.run(["score"], {"features": rows}), runs),
-        f"ranker, {RANKED} rows (ONNX)": _mean_ms(lambda _: rank.run(["score"], {"features": rows[:RANKED]}), runs),
+        f"pre-ranker, {POOL} rows (ONNX)": _mean_ms(
+            lambda i: prerank.run(["score"], {"features": rows[i % len(rows)]}), runs
+        ),
+        f"ranker, {RANKED} rows (ONNX)": _mean_ms(
+            lambda i: rank.run(["score"], {"features": rows[i % len(rows), :RANKED]}), runs
+        ),
         "packed tiles (Redis, unpacked)": asyncio.run(_reads(world, redis_url, runs)),
     }
     return {name: round(value, 3) for name, value in found.items()}
+
+
+def crowded(world: World, redis_url: str, *, runs: int = RUNS) -> dict[str, float]:
+    """The same while a process for every other core does the same."""
+    n = max(2, os.cpu_count() or 1)
+    light = replace(world, embeddings=world.embeddings[:0])
+    with ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn")) as pool:
+        all_of_them = list(pool.map(_one_of_many, [light] * n, [redis_url] * n, [runs] * n))
+    return {name: round(float(np.mean([one[name] for one in all_of_them])), 3) for name in all_of_them[0]}
+
+
+def _one_of_many(world: World, redis_url: str, runs: int) -> dict[str, float]:
+    return floors(world, redis_url, runs=runs)
 
 
 def recall(world: World, k: int, queries: int = 200) -> float:
@@ -113,16 +136,11 @@ def renewals(world: World, *, runs: int = 10) -> dict[str, float]:
 
 
 async def _reads(world: World, redis_url: str, runs: int) -> float:
-    store = OnlineStore(redis_url, world.plan, timeout_ms=10_000)
-    now_ms = time.time_ns() // 1_000_000
-    views = [world.plan.view("user_activity"), world.plan.view("user_category_activity")]
+    store, now_ms = OnlineStore(redis_url, world.plan, timeout_ms=10_000), time.time_ns() // 1_000_000
+    shoppers, categories = Shoppers(store, world.plan), [f"c{c}" for c in range(CATEGORIES)]
 
     async def read(i: int) -> None:
-        user = f"u{i * 31 % world.scale.users}"
-        keys = [(user, f"c{c}") for c in range(CATEGORIES)]
-        (packed,), tiled = await store.read_many([(views[0].name, [(user,)]), (views[1].name, keys)])
-        tiles.windows(views[0], packed, now_ms)
-        tiles.columns(views[1], tiled, now_ms)
+        await shoppers.who(f"u{i * 31 % world.scale.users}", categories, now_ms)
 
     value = await _mean_ms_async(read, runs)
     await store.close()

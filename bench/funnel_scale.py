@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.provenance import stamp
-from bench.floors import floors, recall, renewals
+from bench.floors import crowded, floors, recall, renewals
 from bench.funnel_world import Scale, World, build, fill
 from bench.samples import STAGES, keep
 from bench.served import Served, Step, recommender, redis
@@ -80,6 +80,7 @@ def report(
     kept = [row for row in rows if not row["errors"] + row["shed"] and row["latency_ms"].get("p99", 1e9) <= GOAL_MS]
     knee = kept[-1] if kept else None
     peak, floor_ms = max(step.goodput for step in steps), sum(kernels.values())
+    crowded_ms = sum(seen["floors_crowded_ms"].values())
     cpu = (knee or rows[0])["cpu_ms_per_answer"]
     return {
         "command": "python -m bench.funnel_scale", "scale": asdict(world.scale), "workers": workers, "seed": seed,
@@ -87,6 +88,7 @@ def report(
         "overload": overload.figures(seed) | {"goodput_of_peak": round(overload.goodput / max(peak, 1e-9), 3)},
         "floors_ms": kernels, "floor_ms": round(floor_ms, 2), "cpu_ms_per_answer": cpu,
         "cpu_over_floor": None if cpu is None else round(cpu / floor_ms, 2),
+        "crowded_ms": round(crowded_ms, 2), "cpu_over_crowded": None if cpu is None else round(cpu / crowded_ms, 2),
         "recall_at_1000": round(found, 4), **seen,
         **stamp(),
     }  # fmt: skip
@@ -111,12 +113,14 @@ def show(result: dict[str, Any], console: Console) -> None:
         stages.add_row(stage, *(f"{row[p]:.1f}" if row else "-" for p in ("p50", "p95", "p99", "max")))
     console.print(stages)
     for name, value in result["floors_ms"].items():
-        console.print(f"floor: {name}: {value:.2f} ms")
+        beside = result["floors_crowded_ms"][name]
+        console.print(f"floor: {name}: {value:.2f} ms, with all cores busy {beside:.2f} ms")
     for name, value in result["renewal_ms"].items():
         console.print(f"renewal of the shelf, changed: {name}: {value:.2f} ms")
     console.print(
         f"CPU {result['cpu_ms_per_answer']} ms an answer = {result['cpu_over_floor']} x the floors' "
-        f"{result['floor_ms']} ms; recall@1000 {result['recall_at_1000']}; {result['memory_mib']} MiB; "
+        f"{result['floor_ms']} ms ({result['cpu_over_crowded']} x their {result['crowded_ms']} ms, all cores busy); "
+        f"recall@1000 {result['recall_at_1000']}; {result['memory_mib']} MiB; "
         f"overload: {result['overload']['goodput_of_peak']:.0%} of peak, 429 within "
         f"{result['overload']['shed_latency_ms'].get('p99', 0):.0f} ms (P99)"
     )
@@ -161,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             steps, overload, seen = measure(world, redis_url, rates, seconds, workers, console)
             console.print("kernels alone ...")
             kernels = floors(world, redis_url, runs=20 if options.quick else 200)
+            console.print("kernels, all cores busy ...")
+            seen["floors_crowded_ms"] = crowded(world, redis_url, runs=20 if options.quick else 600)
         found = recall(world, 1000, queries=20 if options.quick else 200)
         seen["renewal_ms"] = renewals(world)
     result = report(world, steps, overload, seen, kernels, found, workers)

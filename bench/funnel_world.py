@@ -1,8 +1,9 @@
 """A marketplace of any size for measuring the funnel: models, catalogue and features in the forms that serving reads.
 
 Items lie in clusters with Zipf's popularity, shoppers near a cluster of their own. Everything is made, nothing learned,
-so a million items take minutes; what it costs to answer is real: the two-tower's network, trees of the usual size,
-packed tiles in Redis. Says nothing about quality.
+so a million items take minutes; what it costs to answer is real: the two-tower's network, trees of the usual size that
+were grown on rows like those of the funnel (on others all rows would take the same few ways through them, which is
+quicker), packed tiles in Redis. Says nothing about quality.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from feature_repo.windows import DAY_MS, HOUR_MS
 from models import onnx_export, ranker
 from models.ann_index import AnnConfig, AnnIndex
 from models.cooccurrence import Cooccurrence
-from models.ranking_features import FEATURES
+from models.ranking_features import DEVICES, FEATURES, SOURCES, RankingInputs, assemble
+from models.retrieval import SIZES
 from models.two_tower import Content, TwoTower, TwoTowerConfig
 
 Say = Callable[[str], None]
@@ -105,7 +107,7 @@ def build(home: Path, scale: Scale, say: Say = lambda _: None, *, threads: int =
     done("index")
     files |= _neighbours(scale, ids, scratch)
     done("co-occurrence and popularity")
-    files |= _rankers(scale, threads)
+    files |= _rankers(plan, scale, threads)
     done("rankers")
     bundles = {name: _bundle(home, name, content) for name, content in files.items()}
     set_current(home / "published", bundles)
@@ -135,20 +137,68 @@ def fill(world: World, redis_url: str, say: Say = lambda _: None) -> None:
 
 def _tiles(world: World, rng: np.random.Generator, now_ms: int) -> Iterator[tuple[str, tuple[str, ...], bytes]]:
     scale = world.scale
-    by_view = {
-        view: [_history(layout_of(world.plan.view(view)), rng, now_ms, scale.items, events) for events in lengths]
-        for view, lengths in (
-            ("user_activity", rng.integers(5, 60, _TEMPLATES)),
-            ("user_category_activity", rng.integers(2, 20, _TEMPLATES)),
-            ("item_activity", rng.integers(2, 80, _TEMPLATES)),
-        )
-    }
+    by_view = _histories(world.plan, scale, now_ms)
     for i, user in enumerate(world.users):
         yield "user_activity", (user,), by_view["user_activity"][i % _TEMPLATES]
         for category in rng.choice(CATEGORIES, 4, replace=False):
             yield "user_category_activity", (user, f"c{category}"), by_view["user_category_activity"][i % _TEMPLATES]
     for i in range(scale.touched):
         yield "item_activity", (f"i{i}",), by_view["item_activity"][i % _TEMPLATES]
+
+
+def _histories(plan: FeaturePlan, scale: Scale, now_ms: int) -> dict[str, list[bytes]]:
+    """View -> packed tiles of _TEMPLATES keys."""
+    rng = np.random.default_rng(scale.seed + 4)
+    fewest_most = {"user_activity": (5, 60), "user_category_activity": (2, 20), "item_activity": (2, 80)}
+    return {
+        view: [
+            _history(layout_of(plan.view(view)), rng, now_ms, scale.items, events)
+            for events in rng.integers(*ends, _TEMPLATES)
+        ]
+        for view, ends in fewest_most.items()
+    }
+
+
+def ranking_rows(plan: FeaturePlan, scale: Scale, requests: int, each: int, seed: int) -> NDArray[np.float32]:
+    """float32 [requests, each, FEATURES]: rows as the funnel makes them of this marketplace."""
+    rng, now_ms = np.random.default_rng(seed), _now_ms()
+    columns = {
+        view: tiles.columns(plan.view(view), [*packed, None], now_ms)  # the last: a key that nobody touched
+        for view, packed in _histories(plan, scale, now_ms).items()
+    }
+    return np.stack([_rows_of_one(columns, rng, scale, each) for _ in range(requests)])
+
+
+def _rows_of_one(
+    columns: dict[str, dict[str, NDArray[Any]]], rng: np.random.Generator, scale: Scale, n: int
+) -> NDArray[np.float32]:
+    """A request's rows: a third of the items touched, tastes in an eighth of the categories, a pool of all sources."""
+
+    def some(view: str, share: float) -> dict[str, NDArray[Any]]:
+        at = np.where(rng.random(n) < share, rng.integers(0, _TEMPLATES, n), _TEMPLATES)
+        return {name: column[at] for name, column in columns[view].items() if column.dtype != object}
+
+    def among(size: int) -> NDArray[np.float64]:
+        rank = np.full(n, np.nan)
+        places = rng.permutation(n)[: min(size, n)]
+        rank[places] = np.arange(1.0, len(places) + 1)
+        return rank
+
+    user, categories = rng.integers(0, _TEMPLATES), rng.integers(0, CATEGORIES, n)
+    retrieval = {f"{source}_rank": among(SIZES[source]) for source in SOURCES} | {
+        "two_tower_score": rng.normal(0.4, 0.2, n), "popularity_score": 1.0 / rng.integers(1, scale.items, n) ** 0.8,
+        "cooccurrence_score": np.where(rng.random(n) < 0.3, rng.random(n), 0.0),
+    }  # fmt: skip
+    items = some("item_activity", 1 / 3) | {
+        "price_cents": rng.integers(200, 20_000, n), "age_hours": rng.random(n) * 300 * 24,
+    }  # fmt: skip
+    return assemble(RankingInputs(
+        n=n, user={k: c[user] for k, c in columns["user_activity"].items() if c.dtype != object},
+        items=items, user_category=some("user_category_activity", 1 / 8), retrieval=retrieval, category=categories,
+        item_ids=rng.integers(0, scale.items, n), recent_categories=tuple(rng.integers(0, CATEGORIES, 20).tolist()),
+        recent_items=tuple(rng.integers(0, scale.items, 20).tolist()), hour=24 * rng.random(),
+        weekday=float(rng.integers(7)), device=DEVICES[rng.integers(len(DEVICES))],
+    ))  # fmt: skip
 
 
 def _history(layout: Layout, rng: np.random.Generator, now_ms: int, items: int, events: int) -> bytes:
@@ -210,13 +260,16 @@ def _neighbours(scale: Scale, ids: list[str], scratch: Path) -> dict[str, dict[s
     }
 
 
-def _rankers(scale: Scale, threads: int) -> dict[str, dict[str, bytes | Path]]:
-    """Trees of the usual number and depth, grown on made-up rows."""
-    rng = np.random.default_rng(scale.seed + 2)
-    rows = rng.normal(size=(20_000, len(FEATURES))).astype(np.float32)
-    heat = rows[:, :8].sum(axis=1) + np.abs(rows[:, 8]) * rows[:, 9] + rng.normal(size=len(rows))
+def _rankers(plan: FeaturePlan, scale: Scale, threads: int) -> dict[str, dict[str, bytes | Path]]:
+    """Trees of the usual number and depth, grown on the funnel's rows towards a made-up taste for all of them."""
+    rng, each = np.random.default_rng(scale.seed + 2), 100
+    rows = ranking_rows(plan, scale, 200, each, scale.seed + 2).reshape(-1, len(FEATURES))
+    known = np.nan_to_num(rows.astype(np.float64))
+    spread = known.std(axis=0)
+    scaled = (known - known.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    heat = scaled @ rng.normal(size=len(FEATURES)) + scaled[:, 13] * scaled[:, 31] + rng.normal(size=len(rows))
     labels = np.digitize(heat, np.quantile(heat, [0.8, 0.95, 0.99])).astype(np.int32)
-    data = ranker.RankingRows(rows, labels, np.full(len(rows) // 100, 100))
+    data = ranker.RankingRows(rows, labels, np.full(len(rows) // each, each))
     names = json.dumps(list(FEATURES)).encode()
     files: dict[str, dict[str, bytes | Path]] = {}
     for name, config in (

@@ -22,15 +22,15 @@ from bench.load import requests
 from bench.samples import Samples, percentiles, samples_of, summary
 from pipelines.stack import redis_server
 from pipelines.stack.launch import Launch, free_ports, python_of, running
+from services.recommender.admission import AdmissionConfig
 
 HOST: Final = "127.0.0.1"
 ROUTE: Final = "/v1/recommendations"
 READY_S: Final = 600.0
 SETTLE_S: Final = 1.0
 REDIS_MIB: Final = 6144
-IN_FLIGHT: Final = 16
-AT_ONCE: Final = 2
-"""With models in process more would only share the cores, and hold up those who are refused."""
+DOOR: Final = AdmissionConfig(at_once=2, most=16)
+"""With models in process more at once would only share the cores, and hold up those who are refused."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,12 @@ class Served:
         time.sleep(SETTLE_S)  # queues and the decision log run dry
         return Step(rate, seconds, samples_of(replies), used, spent)
 
+    def standing_ms(self, seconds: float) -> float:
+        """CPU of a second in which nobody asks anything, of all its processes."""
+        before = self.cpu_s()
+        time.sleep(seconds)
+        return 1000 * (self.cpu_s() - before) / seconds
+
     def counters(self, *names: str) -> dict[str, float]:
         """Samples of /metrics by name and labels, e.g. `minimart_shed_total{limit=queue}`."""
         found = {}
@@ -113,7 +119,7 @@ class Served:
     def workers(self) -> int:
         """Processes that answer."""
         limit = self.counters("minimart_admission_limit")
-        return round(sum(limit.values()) / IN_FLIGHT)
+        return round(sum(limit.values()) / DOOR.most)
 
 
 @contextmanager
@@ -134,8 +140,8 @@ def recommender(
     values = {
         "home": str(home), "recommender_port": str(port), "port_offset": "0", "redis_url": redis_url,
         "kafka_bootstrap": f"{HOST}:{nobody}", "triton_grpc": f"{HOST}:{nobody}", "recommender_models": "in_process",
-        "recommender_workers": str(workers), "recommender_in_flight": str(IN_FLIGHT), "threads": "2",
-        "recommender_at_once": str(AT_ONCE), "log_level": "warning",
+        "recommender_workers": str(workers), "recommender_in_flight": str(DOOR.most), "threads": "2",
+        "recommender_at_once": str(DOOR.at_once), "log_level": "warning",
     } | dict(settings or {})  # fmt: skip
     environment = {f"MINIMART_{name.upper()}": value for name, value in values.items()}
     launch = Launch((python_of("platform"), "-m", "services.recommender"), environment)

@@ -1,9 +1,10 @@
 """A discrete-event simulation of recommenders on one machine: where requests wait, and for what.
 
-A request is let in or shed, takes a turn in its worker's funnel, and needs in turn the worker's interpreter (one piece
-of Python at a time), its kernels (ONNX in other threads, beside the interpreter) and an answer of the store. All that
-computes needs a core too. After the answer its record is made, by the same interpreter. Queues are first come, first
-served. Knows no measurement: `bench/capacity_model.py` brings the numbers.
+A request is let in or shed by the very door of the recommender, takes a turn in its worker's funnel, and needs in turn
+the worker's interpreter (one piece of Python at a time), its kernels (ONNX in other threads, beside the interpreter)
+and an answer of the store. All that computes needs a core too. After the answer its record is made, by the same
+interpreter, which also does what a worker does whoever asks: once a second it renews its shelf. Queues are first come,
+first served. Knows no measurement: `bench/capacity_model.py` brings the numbers.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from services.recommender.admission import AdmissionConfig, Door
+
 Process = Generator["float | Resource", None, None]
 _PIECES = 4  # of Python, between which the kernels run
+_SWITCH_MS = 5.0  # CPython's switch interval: after so long a thread gives the interpreter to one that waits
 
 
 @dataclass(frozen=True)
@@ -30,22 +34,23 @@ class Demand:
     record_ms: float = 0.0
     elsewhere_ms: float = 0.0
     """CPU that others on the same machine use for it: the load driver."""
+    standing_ms: float = 0.0
+    """CPU of every worker in a second without any request."""
     shape: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
 
     def __post_init__(self) -> None:
-        parts = (self.python_ms, self.kernel_ms, self.wait_ms, self.record_ms, self.elsewhere_ms)
+        parts = (self.python_ms, self.kernel_ms, self.wait_ms, self.record_ms, self.elsewhere_ms, self.standing_ms)
         if min(parts) < 0 or self.python_ms + self.kernel_ms <= 0:
             raise ValueError(f"times must not be negative, and something must compute: {parts}")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`workers` processes on `cores`; each lets `at_once` into its funnel and has `most` requests at most."""
+    """`workers` processes on `cores`, each behind a `door` of its own."""
 
     cores: int
     workers: int
-    at_once: int = 4
-    most: int = 16
+    door: AdmissionConfig = field(default_factory=AdmissionConfig)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,8 @@ class Clock:
 
 class _Worker:
     def __init__(self, clock: Clock, machine: Machine) -> None:
-        self.interpreter, self.turns = Resource(clock, 1), Resource(clock, machine.at_once)
-        self.here = 0
+        self.interpreter, self.turns = Resource(clock, 1), Resource(clock, machine.door.at_once)
+        self.door = Door(machine.door, lambda: clock.now / 1000)
 
 
 class _Run:
@@ -120,17 +125,19 @@ class _Run:
         self.latency: list[float] = []
         self.shed = 0
         self.busy_ms = 0.0
+        self.open = True
+        """Whether more requests come."""
 
     def request(self, worker: _Worker, factor: float) -> Process:
         """One request's way, from its arrival on."""
         arrived, demand = self.clock.now, self.demand
         if demand.elsewhere_ms:
             self.clock.at(0.0, self._on_core(demand.elsewhere_ms))
-        if worker.here >= self.machine.most:
+        if not worker.door.enter():
             self.shed += 1
             return
-        worker.here += 1
         yield worker.turns
+        worker.door.waited((self.clock.now - arrived) / 1000)
         piece = demand.python_ms * factor / _PIECES
         kernel = demand.kernel_ms * factor / (_PIECES - 1)
         for i in range(_PIECES):
@@ -140,7 +147,7 @@ class _Run:
             if i == 0 and demand.wait_ms:
                 yield demand.wait_ms * factor
         worker.turns.release()
-        worker.here -= 1
+        worker.door.leave()
         self.latency.append(self.clock.now - arrived)
         if demand.record_ms:
             yield from self._python(worker, demand.record_ms * factor)
@@ -156,6 +163,16 @@ class _Run:
         self.busy_ms += ms
         self.cores.release()
 
+    def standing(self, worker: _Worker, first_ms: float) -> Process:
+        """What a worker does once a second, in pieces as long as a thread may keep the interpreter."""
+        yield first_ms
+        while self.open:
+            begun, left = self.clock.now, self.demand.standing_ms
+            while left > 0:
+                yield from self._python(worker, min(left, _SWITCH_MS))
+                left -= _SWITCH_MS
+            yield max(1000.0 - (self.clock.now - begun), 0.0)
+
     def arrivals(self, rate: float, n: int) -> Process:
         gaps = self.rng.exponential(1000 / rate, n)
         workers = self.rng.integers(0, len(self.workers), n)
@@ -163,12 +180,16 @@ class _Run:
         for gap, worker, factor in zip(gaps.tolist(), workers.tolist(), factors.tolist(), strict=True):
             yield gap
             self.clock.at(0.0, self.request(self.workers[worker], factor))
+        self.open = False
 
 
 def simulate(machine: Machine, demand: Demand, rate: float, *, requests: int = 4000, seed: int = 7) -> Outcome:
     """`requests` of a Poisson process of `rate` a second, spread over the workers by chance."""
     run = _Run(machine, demand, np.random.default_rng(seed))
     run.clock.at(0.0, run.arrivals(rate, requests))
+    if demand.standing_ms:
+        for i, worker in enumerate(run.workers):
+            run.clock.at(0.0, run.standing(worker, 1000.0 * i / machine.workers))
     run.clock.run()
     return Outcome(np.array(run.latency), run.shed, run.busy_ms / max(run.clock.now, 1e-9))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feature_repo.aggregations.base import Kind
 from feature_repo.layout import INT_MAX, INT_MIN, layout_of
+from feature_repo.next_change import next_change
 from feature_repo.plan import ViewPlan
 from feature_repo.tile_reader import TileReader
 from feature_repo.windows import Window, tile_range
@@ -32,6 +33,13 @@ class Batch(NamedTuple):
 
     columns: dict[str, np.ndarray]
     arrivals: Ints
+
+
+class Lasting(NamedTuple):
+    """`columns` as of `tiles.columns`, and per key until when they hold, unless it is written: see `next_change`."""
+
+    columns: dict[str, np.ndarray]
+    until_ms: Ints
 
 
 class ViewReader:
@@ -53,10 +61,20 @@ class ViewReader:
 
     def read(self, packed: Sequence[bytes | None], now_ms: int) -> Batch:
         """The features of the keys whose packed tiles these are, in their order."""
+        partials = self._partials(packed, now_ms)
+        return Batch(self._columns(partials), partials.arrivals())
+
+    def lasting(self, packed: Sequence[bytes | None], now_ms: int) -> Lasting:
+        """The same, with how long they hold."""
+        partials = self._partials(packed, now_ms)
+        return Lasting(self._columns(partials), partials.next_change())
+
+    def _partials(self, packed: Sequence[bytes | None], now_ms: int) -> _FewPartials:
         many = len(packed) > FEW
-        partials = _BatchPartials(self, packed, now_ms) if many else _FewPartials(self.layout, packed, now_ms)
-        columns = {f.name: f.aggregation.read(f, partials) for f in self._wanted}
-        return Batch(columns, partials.arrivals())
+        return _BatchPartials(self, packed, now_ms) if many else _FewPartials(self.layout, packed, now_ms)
+
+    def _columns(self, partials: _FewPartials) -> dict[str, np.ndarray]:
+        return {f.name: f.aggregation.read(f, partials) for f in self._wanted}
 
     def row(self, kind: Kind, column: str, tile_ms: int) -> int | None:
         """The row of a sum among its level's, if it is one."""
@@ -71,6 +89,9 @@ class _FewPartials(TileReader):
 
     def arrivals(self) -> Ints:
         return np.array([-1 if w is None else w.arrival for w in self._wires], np.int64)
+
+    def next_change(self) -> Ints:
+        return next_change(self._layout, self._wires, self._now)
 
 
 class _BatchPartials(_FewPartials):

@@ -190,7 +190,9 @@ class _ByRow:
         """float32 [n, d]. Raises IndexError for a row that the index does not hold."""
         if len(rows) and rows.min() < 0:
             raise IndexError(f"row {rows.min()}: rows are 0 to {len(self._codes) - 1}")
-        found: NDArray[np.float32] = self._codes[rows] * self._step + self._base[self._list_of[rows]]
+        found: NDArray[np.float32] = self._codes.take(rows, axis=0).astype(np.float32)
+        found *= self._step
+        found += self._base.take(self._list_of.take(rows), axis=0)
         return found
 
 

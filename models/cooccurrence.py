@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,29 @@ class CooccurrenceConfig:
             raise ValueError(f"gap_decay in (0, 1], half_life_days > 0 and shrink >= 0 are needed: {self}")
 
 
+class Votes(NamedTuple):
+    """Sums by neighbour: `rows` int64 [n] ascending, `scores` float64 [n]."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    def best(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best `k` rows and their scores, best first; fewer where there are no more."""
+        rows, scores = self
+        if len(rows) > k:
+            best = np.argpartition(-scores, k)[:k]
+            rows, scores = rows[best], scores[best]
+        order = np.lexsort((rows, -scores))
+        return rows[order], scores[order].astype(np.float32)
+
+    def of(self, rows: Rows) -> NDArray[np.float32]:
+        """The same score for given `rows` [n]; 0 for one that is nobody's neighbour."""
+        if len(self.rows) == 0:
+            return np.zeros(len(rows), dtype=np.float32)
+        place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        return np.where(self.rows[place] == rows, self.scores[place], 0.0).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Cooccurrence:
     """The published neighbours: `ids` int32 [N, K] (0-based rows, -1 = none), `scores` float32 [N, K], best first."""
@@ -56,31 +79,23 @@ class Cooccurrence:
     def save(self, path: Path) -> None:
         np.savez_compressed(path, ids=self.ids, scores=self.scores)
 
-    def retrieve(self, recent: Rows, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The best `k` rows and scores for a shopper's `recent` rows (newest first); fewer where there are no more."""
-        rows, scores = self._votes(recent)
-        if len(rows) > k:
-            best = np.argpartition(-scores, k)[:k]
-            rows, scores = rows[best], scores[best]
-        order = np.lexsort((rows, -scores))
-        return rows[order], scores[order].astype(np.float32)
-
-    def score(self, recent: Rows, rows: Rows) -> NDArray[np.float32]:
-        """The same score for given `rows` [n]; 0 where no recent item has the row as its neighbour."""
-        known, scores = self._votes(recent)
-        if len(known) == 0:
-            return np.zeros(len(rows), dtype=np.float32)
-        place = np.minimum(np.searchsorted(known, rows), len(known) - 1)
-        return np.where(known[place] == rows, scores[place], 0.0).astype(np.float32)
-
-    def _votes(self, recent: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def votes(self, recent: Rows) -> Votes:
+        """What the neighbours of a shopper's `recent` rows (newest first) say."""
         recent = np.asarray(recent, dtype=np.int64)
         weight = self.recency_decay ** np.arange(len(recent))
         valid = (recent >= 0) & (recent < len(self.ids))
         ids, votes = self.ids[recent[valid]], self.scores[recent[valid]] * weight[valid, None]
         keep = ids >= 0
         rows, inverse = np.unique(ids[keep].astype(np.int64), return_inverse=True)
-        return rows, np.bincount(inverse, weights=votes[keep], minlength=len(rows)).astype(np.float64)
+        return Votes(rows, np.bincount(inverse, weights=votes[keep], minlength=len(rows)).astype(np.float64))
+
+    def retrieve(self, recent: Rows, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """`votes(recent).best(k)`."""
+        return self.votes(recent).best(k)
+
+    def score(self, recent: Rows, rows: Rows) -> NDArray[np.float32]:
+        """`votes(recent).of(rows)`."""
+        return self.votes(recent).of(rows)
 
 
 def build(

@@ -28,14 +28,14 @@ def mmr(
     span = float(np.ptp(relevance))
     scaled = (relevance - relevance.min()) / span if span > 0 else np.zeros(n)
     order, cosines = np.empty(min(k, n), dtype=np.int64), embeddings @ embeddings.T
-    nearest = np.full(n, -np.inf)  # highest cosine to anything chosen so far
-    marginal = scaled.astype(np.float64)
+    nearest, marginal = np.full(n, -np.inf), scaled.astype(np.float64)
+    weighed = balance * marginal
     for place in range(len(order)):
-        best = int(np.argmax(marginal))
-        order[place] = best
-        np.maximum(nearest, cosines[best], out=nearest)
-        marginal = balance * scaled - (1 - balance) * nearest
-        marginal[order[: place + 1]] = -np.inf
+        best = order[place] = marginal.argmax()
+        weighed[best] = -np.inf
+        np.maximum(nearest, cosines[best], out=nearest)  # the highest cosine to anything chosen so far
+        np.multiply(nearest, balance - 1, out=marginal)
+        marginal += weighed
     return order
 
 
@@ -53,12 +53,11 @@ def calibrated(
         raise ValueError(f"weight {weight} is not within [0, 1]")
     order = np.empty(min(k, len(relevance)), dtype=np.int64)
     counts, floor = np.zeros(len(wanted)), np.where(wanted > 0, SMOOTHING * wanted, 1.0)  # what is not wanted gains 0
-    gain = (1 - weight) * relevance.astype(np.float64)
+    gain, weighed = (1 - weight) * relevance.astype(np.float64), weight * wanted
     for place in range(len(order)):
         share = (1 - SMOOTHING) / (place + 1)
-        nearer = weight * wanted * np.log1p(share / (share * counts + floor))
-        best = int(np.argmax(gain + nearer[category]))
-        order[place] = best
+        nearer = weighed * np.log1p(share / (share * counts + floor))
+        best = order[place] = (gain + nearer[category]).argmax()
         counts[category[best]] += 1
         gain[best] = -np.inf
     return order

@@ -107,10 +107,10 @@ def assemble(inputs: RankingInputs) -> NDArray[np.float32]:
     columns |= _tastes(inputs, columns, n)
     columns |= _rates(columns)
     columns |= _context(inputs)
-    rows = np.empty((n, len(FEATURES)), dtype=np.float32)
+    by_feature = np.empty((len(FEATURES), n), dtype=np.float32)
     for i, name in enumerate(FEATURES):
-        rows[:, i] = columns[name]
-    return rows
+        by_feature[i] = columns[name]
+    return np.ascontiguousarray(by_feature.T)
 
 
 def _column(given: Mapping[str, NDArray[Any]], name: str, n: int) -> NDArray[np.float64]:
@@ -145,13 +145,22 @@ def _tastes(inputs: RankingInputs, columns: Mapping[str, Any], n: int) -> dict[s
         out[f"category_affinity_{window}"] = columns[f"uc_clicks_count_{window}"] / (clicks + 1.0)
     share = last = np.full(n, np.nan)
     if inputs.category is not None and inputs.recent_categories:
-        share = np.mean([inputs.category == c for c in inputs.recent_categories], axis=0)
+        values, times = np.unique(inputs.recent_categories, return_counts=True)
+        share = _looked_up(values, times / len(inputs.recent_categories), inputs.category, 0.0)
         last = (inputs.category == inputs.recent_categories[0]).astype(np.float64)
     position = np.full(n, np.nan)  # 1 = the item clicked last; missing if not among the recent ones
-    if inputs.item_ids is not None:
-        for place in range(len(inputs.recent_items), 0, -1):
-            position[inputs.item_ids == inputs.recent_items[place - 1]] = place
+    if inputs.item_ids is not None and inputs.recent_items:
+        values, first = np.unique(inputs.recent_items, return_index=True)
+        position = _looked_up(values, first + 1.0, inputs.item_ids, np.nan)
     return {**out, "recent_category_share": share, "same_category_as_last": last, "recent_position": position}
+
+
+def _looked_up(
+    keys: NDArray[Any], values: Floats, wanted: NDArray[Any], otherwise: float
+) -> NDArray[np.float64]:
+    """The value of each of `wanted` [n], by `keys` ascending."""
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], otherwise)
 
 
 def _rates(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class Aggregation(ABC):
     argument: ClassVar[Argument] = ""
     """What a declaration must add to it."""
     windowed: ClassVar[bool] = True
+    fades: ClassVar[bool] = False
+    """Whether what is in the window counts less as it ages, so that the value changes with every tile."""
     takes: ClassVar[Literal["rows", "number", "text", "any"]] = "number"
     """What its column must hold; `rows`: a column without a value will do."""
     dtype: ClassVar[DType] = "float64"

@@ -16,6 +16,7 @@ class Decayed(Aggregation):
     name = "decayed"
     argument = "half_life_ms"
     takes = "rows"
+    fades = True
     formula = "sum measure x 2^(-age / half-life), age in whole tiles"
     error = "rounding: 1e-15 of the value per tile"
     meaning = "{column} in {window}, halved every {half_life}"

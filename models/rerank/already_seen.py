@@ -14,5 +14,5 @@ class AlreadySeen:
     must: ClassVar[bool] = False
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
-        seen = np.isin(slate.rows, context.recent)
+        seen = (slate.rows[:, None] == context.recent).any(axis=1)
         return Outcome(np.concatenate([np.flatnonzero(~seen), np.flatnonzero(seen)]), np.flatnonzero(seen))

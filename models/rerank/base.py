@@ -46,7 +46,8 @@ class Context:
     """The categories of what the shopper touched last, newest first, as such codes; known ones only."""
     recent: Rows
     """What the shopper touched last, newest first."""
-    in_stock: Callable[[int], bool]
+    in_stock: Callable[[Rows], NDArray[np.bool_]]
+    """[n] of n rows."""
     embeddings: Callable[[Rows], NDArray[np.float32] | None]
     """[n, d] L2-normalised of n rows, None where there are none."""
 
@@ -101,7 +102,8 @@ def rerank(
             return Reranked(slate, dropped, True, after)
         order, touched = rule.apply(slate, context)
         if len(order) < len(slate.rows):
-            gone = np.setdiff1d(np.arange(len(slate.rows)), order)
+            gone = np.ones(len(slate.rows), bool)
+            gone[order] = False
             dropped += [(int(row), rule.name) for row in slate.rows[gone]]
         moved = {row: (*slate.moved_by.get(row, ()), rule.name) for row in slate.rows[touched].tolist()}
         slate = Slate(slate.rows[order], slate.scores[order], {**slate.moved_by, **moved})

@@ -28,8 +28,8 @@ class Freshness:
             return nothing_moved(slate)
         giving_way = np.flatnonzero(~new[:k])[-len(lifted) :]
         lifted = lifted[: len(giving_way)]
-        rest = np.setdiff1d(np.arange(n), lifted)
-        cut = k - len(lifted)
-        head = np.setdiff1d(np.arange(k), giving_way)
-        tail = np.setdiff1d(rest, head)
-        return Outcome(np.concatenate([head[:cut], lifted, tail]), lifted)
+        first = np.arange(n) < k
+        first[giving_way] = False
+        last = ~first
+        last[lifted] = False
+        return Outcome(np.concatenate([np.flatnonzero(first), lifted, np.flatnonzero(last)]), lifted)

@@ -14,5 +14,4 @@ class Stock:
     must: ClassVar[bool] = True
 
     def apply(self, slate: Slate, context: Context) -> Outcome:
-        keep = np.array([context.in_stock(row) for row in slate.rows.tolist()], bool)
-        return Outcome(np.flatnonzero(keep), np.zeros(0, np.int64))
+        return Outcome(np.flatnonzero(context.in_stock(slate.rows)), np.zeros(0, np.int64))

@@ -49,6 +49,55 @@ class AdmissionConfig:
             raise ValueError(f"target_ms {self.target_ms} and interval_ms {self.interval_ms} must be above 0")
 
 
+class Door:
+    """Who may come in, by what the queue behind it shows. Counts and decides; lets nobody wait and knows no loop.
+
+    `clock()` is seconds. Whoever `enter`s tells how long it `waited` for its turn, and `leave`s.
+    """
+
+    def __init__(self, config: AdmissionConfig, clock: Callable[[], float]) -> None:
+        self.config, self._clock = config, clock
+        self.in_flight = 0
+        """Requests that were let in and are not answered yet."""
+        self.limit = config.most
+        """Requests that may be here at once just now, at most `most`."""
+        self._pace_s = 0.0
+        """Seconds between two ends while others waited, smoothed; 0 = not known yet."""
+        self._ended: float | None = None
+        self._least_s = float("inf")
+        self._interval_ends = 0.0
+
+    def enter(self) -> bool:
+        """Whether there is room for one more, who then is here."""
+        if self.in_flight >= self.limit:
+            return False
+        self.in_flight += 1
+        return True
+
+    def waited(self, seconds: float) -> None:
+        """Note a wait; at the end of an interval set the limit by whether a queue stood."""
+        now, config = self._clock(), self.config
+        self._least_s = min(self._least_s, seconds)
+        if now < self._interval_ends:
+            return
+        stands = self._least_s > config.target_ms / 1000 and self._pace_s > 0
+        room = config.at_once + int(config.target_ms / 1000 / self._pace_s) if stands else self.limit + 1
+        self.limit = min(config.most, room)
+        self._least_s, self._interval_ends = float("inf"), now + config.interval_ms / 1000
+
+    def leave(self) -> None:
+        """One is answered. Learn the pace from gaps during which the funnel was full: then somebody waits now."""
+        self.in_flight -= 1
+        now = self._clock()
+        if self.in_flight < self.config.at_once:
+            self._ended = None
+            return
+        if self._ended is not None:
+            gap = now - self._ended
+            self._pace_s = gap if self._pace_s == 0 else self._pace_s + _SMOOTHING * (gap - self._pace_s)
+        self._ended = now
+
+
 class Admission:
     """One process's door. `async with turn()` waits for a place in the funnel, or raises Overloaded at once."""
 
@@ -56,75 +105,47 @@ class Admission:
         self, config: AdmissionConfig = AdmissionConfig(), *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.config, self._clock = config, clock
-        self._turns = asyncio.Semaphore(self.config.at_once)
-        self._in_flight = 0
-        self._pace_s = 0.0
-        """Seconds between two ends while others waited, smoothed; 0 = not known yet."""
-        self._ended: float | None = None
-        self._limit = self.config.most
-        self._least_s = float("inf")
-        self._interval_ends = 0.0
-        LIMIT.set(self._limit)
+        self._door = Door(config, clock)
+        self._turns = asyncio.Semaphore(config.at_once)
+        LIMIT.set(self._door.limit)
 
     @property
     def in_flight(self) -> int:
         """Requests that were let in and are not answered yet."""
-        return self._in_flight
+        return self._door.in_flight
 
     @property
     def busy(self) -> bool:
         """Whether half of the funnel is taken: work that can wait should."""
-        return self._in_flight >= max(1, self.config.at_once // 2)
+        return self._door.in_flight >= max(1, self.config.at_once // 2)
 
     @property
     def limit(self) -> int:
         """Requests that may be here at once just now, at most `most`."""
-        return self._limit
+        return self._door.limit
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """A place in the funnel, in order of arrival. Raises Overloaded, without waiting, where there is no room."""
-        self._refuse_beyond(self._limit)
+        if not self._door.enter():
+            raise self._refused()
         arrived = self._clock()
-        self._in_flight += 1
         try:
             async with self._turns:
-                self._waited(self._clock() - arrived)
+                waited = self._clock() - arrived
+                QUEUE_SECONDS.observe(waited)
+                before = self._door.limit
+                self._door.waited(waited)
+                if self._door.limit != before:
+                    LIMIT.set(self._door.limit)
                 yield
         finally:
-            self._in_flight -= 1
-            self._one_ended()
+            self._door.leave()
 
-    def _refuse_beyond(self, limit: int) -> None:
-        if self._in_flight < limit:
-            return
-        met = "in_flight" if limit == self.config.most else "queue"
-        SHED.labels(met).inc()
-        raise Overloaded(
-            f"{self._in_flight} requests are here and {limit} may be just now; try again after {RETRY_AFTER_S:g} s",
+    def _refused(self) -> Overloaded:
+        here, limit = self._door.in_flight, self._door.limit
+        SHED.labels("in_flight" if limit == self.config.most else "queue").inc()
+        return Overloaded(
+            f"{here} requests are here and {limit} may be just now; try again after {RETRY_AFTER_S:g} s",
             retry_after_s=RETRY_AFTER_S,
         )
-
-    def _waited(self, seconds: float) -> None:
-        """Note a wait; at the end of an interval set the limit by whether a queue stood."""
-        QUEUE_SECONDS.observe(seconds)
-        now, config = self._clock(), self.config
-        self._least_s = min(self._least_s, seconds)
-        if now < self._interval_ends:
-            return
-        stands = self._least_s > config.target_ms / 1000 and self._pace_s > 0
-        room = config.at_once + int(config.target_ms / 1000 / self._pace_s) if stands else self._limit + 1
-        self._limit = min(config.most, room)
-        self._least_s, self._interval_ends = float("inf"), now + config.interval_ms / 1000
-        LIMIT.set(self._limit)
-
-    def _one_ended(self) -> None:
-        """Learn the pace from gaps during which the funnel was full, which is when somebody waits now."""
-        now = self._clock()
-        if self._in_flight < self.config.at_once:
-            self._ended = None
-            return
-        if self._ended is not None:
-            gap = now - self._ended
-            self._pace_s = gap if self._pace_s == 0 else self._pace_s + _SMOOTHING * (gap - self._pace_s)
-        self._ended = now

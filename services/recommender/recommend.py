@@ -187,15 +187,18 @@ class Recommender:
         def embeddings(rows: Rows) -> NDArray[np.float32] | None:
             found = shelf.embeddings(rows)
             if found is not None:
-                vectors.update((row, found[i]) for i, row in enumerate(rows.tolist()) if row >= shelf.indexed)
+                vectors.update((int(rows[i]), found[i]) for i in np.flatnonzero(rows >= shelf.indexed))
             return found
+
+        def in_stock(rows: Rows) -> NDArray[np.bool_]:
+            return np.fromiter(map(self.in_stock, table.ids[rows].tolist()), bool, len(rows))
 
         before, dropped, applied, recent = slate, list[tuple[int, str]](), 0, query.recent_rows
         liked = table.category[recent]
         context = Context(
             k=ask.k, new=shelf.new, promoted=table.promoted, adult=table.adult, of_age=ask.of_age,
             category=table.category, liked=liked[liked >= 0], recent=recent,
-            in_stock=lambda row: self.in_stock(table.ids[row]), embeddings=embeddings,
+            in_stock=in_stock, embeddings=embeddings,
         )  # fmt: skip
         with run.timed("rerank"), run.skipping("rerank"):
             slate, dropped, late, after = rerank(slate, context, self.rules, lambda: run.left_s("rerank") <= 0)

@@ -63,12 +63,12 @@ def _candidates(decision: Decision) -> dict[str, Any]:
     pool: Pool = decision.pool
     mask = np.zeros(len(pool.rows), np.int64)
     for bit, rank in enumerate(pool.ranks.values()):
-        mask |= (~np.isnan(rank)).astype(np.int64) << bit
+        mask += np.where(np.isnan(rank), 0, 1 << bit)
     return {
         "item_ids": decision.ids[pool.rows].tolist(),
-        "sources": mask.tolist(),
+        "sources": mask,
         "source_names": list(pool.ranks),
-        "fused": [round(score, 6) for score in pool.fused.tolist()],
+        "fused": pool.fused.round(6),
     }
 
 

@@ -49,6 +49,6 @@ def _retrieval(query: Query, pool: Pool) -> dict[str, NDArray[np.float64]]:
         known = rows < len(index)  # the ranker was trained without a score for items newer than the index
         scores = columns["two_tower_score"] = np.full(len(rows), np.nan)
         scores[known] = index.vectors(rows[known]) @ query.embedding
-    if shelf.lineup.cooccurrence is not None:
-        columns["cooccurrence_score"] = shelf.lineup.cooccurrence.score(query.recent_rows, rows).astype(np.float64)
+    if query.votes is not None:
+        columns["cooccurrence_score"] = query.votes.of(rows).astype(np.float64)
     return columns

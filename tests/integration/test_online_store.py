@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import redis
 
@@ -117,6 +118,29 @@ def test_the_snapshot_reads_what_changed_and_decays(url: str) -> None:
     assert snapshot.refresh(T0 + 30_000) == 0
     snapshot.refresh(T0 + 600_000)
     assert snapshot.columns(T0 + 600_000)[name].sum() == 0
+    snapshot.close()
+
+
+def test_the_snapshot_works_out_what_the_clock_changes_and_nothing_else(url: str) -> None:
+    state, snapshot = FeatureState(url, PLAN), ItemSnapshot(url, PLAN)
+    at = T0 - T0 % 3_600_000 + 600_000
+    state.put({("item_activity", (f"i{n}",)): impressions(n + 1, at) for n in range(5)}, at)
+    snapshot.refresh(at)
+    read: list[int] = []
+    inner = snapshot._reader.lasting
+    snapshot._reader.lasting = lambda packed, now_ms: read.append(len(packed)) or inner(packed, now_ms)  # type: ignore[method-assign]
+    for minutes in (1, 2, 7, 59, 60, 61, 62, 200, 1500, 1501, 0, 12_000):  # one step goes back
+        now = at + 60_000 * minutes
+        snapshot.refresh(now)
+        fresh = ItemSnapshot(url, PLAN)
+        fresh.refresh(now)
+        for name, column in snapshot.columns(now).items():
+            again = fresh.columns(now)[name]
+            rows = [fresh.row_of(item) for item in snapshot.items]
+            assert np.array_equal(column, again[rows], equal_nan=column.dtype != object), (minutes, name)
+            assert column.dtype == again.dtype
+        fresh.close()
+    assert sum(read) < 5 * 12, "in some of these minutes nothing left a window"
     snapshot.close()
 
 

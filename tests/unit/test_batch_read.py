@@ -71,3 +71,30 @@ def test_no_keys_give_empty_columns() -> None:
         found = ViewReader(view).read([], NOW)
         assert {len(column) for column in found.columns.values()} == {0}
         assert len(found.arrivals) == 0
+
+
+@pytest.mark.parametrize("view", PLAN.declared_views, ids=lambda v: v.name)
+@given(seed=st.integers(0, 10**9), later=st.integers(-DAY // 24, 8 * DAY), share=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=12, deadline=None)
+def test_what_was_read_holds_until_it_is_said_to_change(view: ViewPlan, seed: int, later: int, share: float) -> None:
+    packed, now = batch(view, seed, 4), NOW + later
+    reader = ViewReader(view)
+    columns, until = reader.lasting(packed, now)
+    assert (until > now).all()
+    for row, blob in enumerate(packed):
+        lasts = min(int(until[row]), now + 100 * DAY) - now
+        for moment in (now + int(share * lasts), now + lasts - 1):
+            for name, column in reader.read([blob], moment).columns.items():
+                assert same(column[0], columns[name][row]), (name, moment)
+
+
+def test_what_is_said_to_change_does() -> None:
+    view = PLAN.view("item_activity")
+    packed = [packed_key(view, random.Random(seed), NOW, 3) for seed in range(40)]
+    reader = ViewReader(view)
+    columns, until = reader.lasting(packed, NOW)
+    changed = 0
+    for row, blob in enumerate(packed):
+        after = reader.read([blob], int(until[row])).columns if until[row] < 2**62 else {}
+        changed += any(not same(column[0], columns[name][row]) for name, column in after.items())
+    assert changed > 30, "it is not only safe to wait so long, it is also as long as can be waited"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,17 @@ from rich.console import Console
 
 from bench.capacity_model import Measured, Prices, at_scale, breaks_first, carried, demand_of, power_law
 from bench.capacity_report import picture, result, show
+from bench.served import DOOR
 from bench.simulation import Demand, Machine, most_rate, simulate
+from services.recommender.admission import AdmissionConfig
 
 LONE = Demand(python_ms=4.0, kernel_ms=0.0)
+OPEN = AdmissionConfig(at_once=1, most=10**6, target_ms=1e9)
+"""Lets everybody in, one after the other."""
 
 
 def test_a_lone_worker_is_an_m_d_1_queue() -> None:
-    outcome = simulate(Machine(cores=1, workers=1, at_once=1, most=10**6), LONE, rate=150, requests=10_000)
+    outcome = simulate(Machine(1, 1, OPEN), LONE, rate=150, requests=10_000)
     load = 0.6
     expected = 4.0 + 4.0 * load / (2 * (1 - load))  # Pollaczek and Khinchine, constant service
     assert outcome.latency_ms.mean() == pytest.approx(expected, rel=0.1)
@@ -30,7 +35,7 @@ def test_a_lone_worker_is_an_m_d_1_queue() -> None:
 def test_exponential_service_is_an_m_m_1_queue() -> None:
     shape = np.random.default_rng(1).exponential(1, 50_000)
     demand = Demand(python_ms=4.0, kernel_ms=0.0, shape=shape / shape.mean())
-    outcome = simulate(Machine(cores=1, workers=1, at_once=1, most=10**6), demand, rate=125, requests=15_000)
+    outcome = simulate(Machine(1, 1, OPEN), demand, rate=125, requests=15_000)
     assert outcome.latency_ms.mean() == pytest.approx(4.0 / (1 - 0.5), rel=0.1)
 
 
@@ -41,9 +46,26 @@ def test_without_load_a_request_takes_what_it_needs() -> None:
 
 
 def test_an_overload_is_shed_and_the_funnel_stays_full() -> None:
-    outcome = simulate(Machine(cores=2, workers=1, at_once=1, most=8), LONE, rate=500, requests=5000)
+    door = AdmissionConfig(at_once=1, most=8, target_ms=1e9)
+    outcome = simulate(Machine(2, 1, door), LONE, rate=500, requests=5000)
     assert outcome.shed / 5000 == pytest.approx(0.5, abs=0.03)
     assert outcome.percentile(99) <= 8 * 4.0 + 1e-6
+
+
+def test_the_door_of_the_recommender_keeps_a_standing_queue_short() -> None:
+    door = AdmissionConfig(at_once=1, most=64, target_ms=20)
+    kept = simulate(Machine(2, 1, door), LONE, rate=500, requests=5000)
+    without = simulate(Machine(2, 1, replace(door, target_ms=1e9)), LONE, rate=500, requests=5000)
+    assert kept.shed == pytest.approx(without.shed, rel=0.1), "no answer is lost by it"
+    assert kept.percentile(50) < 0.25 * without.percentile(50)
+
+
+def test_what_a_worker_does_anyway_takes_its_share_and_ends_with_the_run() -> None:
+    demand = replace(LONE, standing_ms=100.0)
+    outcome = simulate(Machine(1, 1, OPEN), demand, rate=50, requests=4000)
+    assert outcome.busy_cores == pytest.approx(50 * 0.004 + 0.1, rel=0.05)
+    assert outcome.percentile(50) == pytest.approx(4.0, abs=0.5), "it gives way after each piece"
+    assert outcome.percentile(99) > simulate(Machine(1, 1, OPEN), LONE, rate=50, requests=4000).percentile(99)
 
 
 def test_kernels_run_beside_python_and_workers_beside_one_another() -> None:
@@ -75,22 +97,22 @@ def test_demands_check_themselves(wrong: dict[str, float]) -> None:
 
 def seen(**changes: float) -> Measured:
     values = {
-        "cpu_ms": 12.0, "kernels_ms": 6.0, "driver_ms": 0.5, "worker_mib": 512.0, "redis_cpu_ms": 0.1,
-        "redis_bytes": 20_000.0, "record_bytes": 100_000.0, "answer_bytes": 3000.0,
+        "cpu_ms": 12.0, "standing_ms": 20.0, "kernels_ms": 6.0, "driver_ms": 0.5, "worker_mib": 512.0,
+        "redis_cpu_ms": 0.1, "redis_bytes": 20_000.0, "record_bytes": 100_000.0, "answer_bytes": 3000.0,
     }  # fmt: skip
     return Measured(latency_ms=np.full(50, 10.0), **(values | changes))
 
 
 def test_what_a_request_needs_adds_up_to_what_was_measured() -> None:
     late = demand_of(seen(cpu_ms=12.0), driver=False)
-    assert (late.python_ms + late.kernel_ms, late.record_ms, late.wait_ms) == (10.0, 2.0, 0.0)
+    assert (late.python_ms + late.kernel_ms, late.record_ms, late.wait_ms, late.standing_ms) == (10.0, 2.0, 0.0, 20.0)
     waiting = demand_of(seen(cpu_ms=7.0), driver=True)
     assert (waiting.python_ms, waiting.kernel_ms, waiting.wait_ms) == (1.0, 6.0, 3.0)
     assert (waiting.record_ms, waiting.elsewhere_ms) == (0.0, 0.5)
 
 
 def test_more_cores_need_fewer_machines_and_the_target_is_met_by_them() -> None:
-    rows = carried(seen(), Prices(), (2, 16), requests=300)
+    rows = carried(seen(), Prices(), DOOR, requests=300)
     assert [row["cores"] for row in rows] == [2, 4, 8, 16]
     for fewer, more in itertools.pairwise(rows):
         assert more["rps_of_one"] > fewer["rps_of_one"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models.rerank import RULES, Context, Rule, Slate, rerank
 from models.rerank.age import Age
@@ -16,6 +17,7 @@ from models.rerank.mmr import Mmr
 from models.rerank.promotions import Promotions
 from models.rerank.stock import Stock
 from services.recommender.shelf import Shelf
+from services.recommender.terms import Rows
 from tests.unit.recommender_world import catalogue_of, lineup_of, listed, shelf_of
 
 SHELF = shelf_of(lineup_of(60), catalogue_of(60, new=10))
@@ -31,9 +33,13 @@ def context(
 ) -> Context:
     rows = np.array([row for item in recent if (row := shelf.row(item)) >= 0], np.int64)
     ids, table = shelf.table.ids, shelf.table
+
+    def in_stock(wanted: Rows) -> NDArray[np.bool_]:
+        return np.array([ids[row] not in sold_out for row in wanted], bool)
+
     return Context(
         k=k, new=shelf.new, promoted=table.promoted, adult=table.adult, of_age=of_age, category=table.category,
-        liked=table.category[rows], recent=rows, in_stock=lambda row: ids[row] not in sold_out,
+        liked=table.category[rows], recent=rows, in_stock=in_stock,
         embeddings=shelf.embeddings,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cooccurrence import Votes
 from models.retrieval import SIZES
 from services.recommender.shelf import Shelf
 from services.recommender.terms import Rows, Shopper
@@ -30,6 +31,12 @@ class Query:
         """Rows of the shopper's recent items, newest first, those on the shelf only."""
         rows = [self.shelf.row(item) for item in self.shopper.recent]
         return np.array([row for row in rows if row >= 0], np.int64)
+
+    @cached_property
+    def votes(self) -> Votes | None:
+        """What the co-occurrence model says of the recent items; None without that model."""
+        model = self.shelf.lineup.cooccurrence
+        return None if model is None else model.votes(self.recent_rows)
 
 
 class Source(Protocol):

@@ -14,8 +14,7 @@ class CooccurrenceSource:
     name: ClassVar[str] = "cooccurrence"
 
     def retrieve(self, query: Query) -> Rows:
-        model = query.shelf.lineup.cooccurrence
-        if model is None or len(query.recent_rows) == 0:
+        if query.votes is None or len(query.recent_rows) == 0:
             return np.zeros(0, np.int64)
-        rows, _ = model.retrieve(query.recent_rows, limit_of(self))
+        rows, _ = query.votes.best(limit_of(self))
         return rows
