@@ -127,11 +127,14 @@ class TritonServer:
 
 
 class InProcess:
-    """Models in this process. `put` a version before it is asked for; it stays until it is dropped."""
+    """Models in this process. `put` a version before it is asked for; it stays until it is dropped.
+
+    With one thread a model runs on the loop's own: handing over to another and back costs more than it gains there.
+    """
 
     def __init__(self, *, threads: int = 1) -> None:
         self._sessions: dict[tuple[str, str], onnxruntime.InferenceSession] = {}
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="onnx")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx") if threads > 1 else None
 
     def put(self, model: str, version: str, path: Path) -> None:
         """Load `path` as `version` of `model` unless it is there already. Raises Corrupt if it does not load."""
@@ -143,6 +146,8 @@ class InProcess:
         self._sessions = {key: session for key, session in self._sessions.items() if key in wanted}
 
     async def infer(self, model: str, version: str, inputs: Inputs) -> Inference:
+        if self._pool is None:
+            return self.infer_now(model, version, inputs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.infer_now, model, version, inputs)
 
@@ -158,7 +163,8 @@ class InProcess:
         return Inference(checked(model, len(next(iter(inputs.values()))), values, "in process"))
 
     async def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class FallingBack:

@@ -87,9 +87,9 @@ def idle(
     """One request's needs, from a worker that has nothing else to do."""
     served.step(IDLE_RATE, 3, world.users, 1)
     standing_ms = served.standing_ms(standing_s)
-    watched, driver = Watched(*address), time.process_time()
+    watched = Watched(*address)
     step = served.step(IDLE_RATE, seconds, world.users, 2)
-    driver_ms = 1000 * (time.process_time() - driver) / len(step.samples.status)
+    driver_ms = 1000 * step.driver_s / len(step.samples.status)
     redis_cpu_ms, redis_bytes = watched.per_request(len(step.samples.status))
     ok = step.samples.status == 200
     record, answer = _sizes(served, world)
@@ -158,7 +158,7 @@ def measure(options: Any, console: Console) -> dict[str, Any]:
             empty = Watched(*address).used_bytes()
             fill(world, address[0], console.print)
             per_user, per_item = bytes_each(world, Watched(*address).used_bytes(), empty)
-            kernels = floors(world, address[0], runs=20 if options.quick else 200)
+            kernels, _ = floors(world, address[0], runs=20 if options.quick else 200)
             onnx_ms = sum(ms for name, ms in kernels.items() if "ONNX" in name)
             console.print("one worker ...")
             with recommender(home, address[0], workers=1, settings=ALONE) as served:

@@ -2,24 +2,21 @@
 
 The search of the index, the three ONNX models, and the read of a shopper's packed tiles with their unpacking. What the
 recommender uses beyond their sum is its own overhead: HTTP, JSON, putting rows together, the record of the decision.
-Each is measured on an idle machine, and again while another process does the same: two threads of one core, or two
-cores with one memory, are not twice as quick as one. Beside them what it costs to keep the shelf as new as the
-catalogue, once a second in every process.
+Each is measured by itself, where it finds all that it needs in the caches from the call before, and all of them one
+after the other, as a request needs them. Beside them what it costs to keep the shelf as new as the catalogue, once a
+second in every process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters.catalogue import newest_states
 from adapters.model_server import InProcess, open_session
@@ -38,10 +35,13 @@ WARM: Final = 20
 POOL, RANKED, RECENT = 1000, 200, 20
 
 
-def floors(world: World, redis_url: str, *, runs: int = RUNS) -> dict[str, float]:
-    """Kernel -> mean CPU milliseconds of one call, on one thread."""
-    bundles = load_current(world.home / "published")
-    rng = np.random.default_rng(1)
+def floors(world: World, redis_url: str, *, runs: int = RUNS) -> tuple[dict[str, float], float]:
+    """Kernel -> mean CPU milliseconds of one call, on one thread; and of all of them one after the other."""
+    return asyncio.run(_floors(world, redis_url, runs))
+
+
+async def _floors(world: World, redis_url: str, runs: int) -> tuple[dict[str, float], float]:
+    bundles, rng, now_ms = load_current(world.home / "published"), np.random.default_rng(1), _now_ms()
     rows = ranking_rows(world.plan, world.scale, 20, POOL, seed=1)
     users = rng.integers(1, world.scale.users + 1, runs)
     recent = rng.integers(1, world.scale.items + 1, (runs, RECENT))
@@ -49,38 +49,48 @@ def floors(world: World, redis_url: str, *, runs: int = RUNS) -> dict[str, float
     prerank = open_session(bundles["preranker"].path("model.onnx"))
     rank = open_session(bundles["ranker"].path("model.onnx"))
     index = AnnIndex.load(bundles["index"].path("items.faiss"), threads=1)
+    store = OnlineStore(redis_url, world.plan, timeout_ms=10_000)
+    shoppers, categories = Shoppers(store, world.plan), [f"c{c}" for c in range(CATEGORIES)]
 
-    def encode(i: int) -> Any:
-        return encoder.run(["embedding"], {"user_index": users[i : i + 1], "recent_items": recent[i : i + 1]})[0]
+    def encoded(i: int) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = encoder.run(
+            ["embedding"], {"user_index": users[i : i + 1], "recent_items": recent[i : i + 1]}
+        )[0]
+        return found
 
-    queries = np.concatenate([encode(i) for i in range(runs)])
-    found = {
-        "user encoder (ONNX)": _mean_ms(encode, runs),
-        f"search, {SIZES['two_tower']} of {world.scale.items:,} (FAISS)": _mean_ms(
-            lambda i: index.search(queries[i : i + 1], SIZES["two_tower"]), runs
-        ),
-        f"pre-ranker, {POOL} rows (ONNX)": _mean_ms(
-            lambda i: prerank.run(["score"], {"features": rows[i % len(rows)]}), runs
-        ),
-        f"ranker, {RANKED} rows (ONNX)": _mean_ms(
-            lambda i: rank.run(["score"], {"features": rows[i % len(rows), :RANKED]}), runs
-        ),
-        "packed tiles (Redis, unpacked)": asyncio.run(_reads(world, redis_url, runs)),
+    queries = np.concatenate([encoded(i) for i in range(runs)])
+
+    async def encode(i: int) -> None:
+        encoded(i)
+
+    async def search(i: int) -> None:
+        index.search(queries[i : i + 1], SIZES["two_tower"])
+
+    async def prerank_all(i: int) -> None:
+        prerank.run(["score"], {"features": rows[i % len(rows)]})
+
+    async def rank_best(i: int) -> None:
+        rank.run(["score"], {"features": rows[i % len(rows), :RANKED]})
+
+    async def read(i: int) -> None:
+        await shoppers.who(f"u{i * 31 % world.scale.users}", categories, now_ms)
+
+    kernels = {
+        "user encoder (ONNX)": encode,
+        f"search, {SIZES['two_tower']} of {world.scale.items:,} (FAISS)": search,
+        f"pre-ranker, {POOL} rows (ONNX)": prerank_all,
+        f"ranker, {RANKED} rows (ONNX)": rank_best,
+        "packed tiles (Redis, unpacked)": read,
     }
-    return {name: round(value, 3) for name, value in found.items()}
 
+    async def in_a_row(i: int) -> None:
+        for kernel in kernels.values():
+            await kernel(i)
 
-def crowded(world: World, redis_url: str, *, runs: int = RUNS) -> dict[str, float]:
-    """The same while a process for every other core does the same."""
-    n = max(2, os.cpu_count() or 1)
-    light = replace(world, embeddings=world.embeddings[:0])
-    with ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn")) as pool:
-        all_of_them = list(pool.map(_one_of_many, [light] * n, [redis_url] * n, [runs] * n))
-    return {name: round(float(np.mean([one[name] for one in all_of_them])), 3) for name in all_of_them[0]}
-
-
-def _one_of_many(world: World, redis_url: str, runs: int) -> dict[str, float]:
-    return floors(world, redis_url, runs=runs)
+    found = {name: round(await _mean_ms_async(kernel, runs), 3) for name, kernel in kernels.items()}
+    row = round(await _mean_ms_async(in_a_row, runs), 3)
+    await store.close()
+    return found, row
 
 
 def recall(world: World, k: int, queries: int = 200) -> float:
@@ -105,7 +115,7 @@ def recall(world: World, k: int, queries: int = 200) -> float:
 def renewals(world: World, *, runs: int = 10) -> dict[str, float]:
     """What happens to a shelf -> mean CPU milliseconds of its renewal: whole, and by what has changed."""
     lineup = load_lineup(load_current(world.home / "published"), InProcess())
-    items, now_ms, rng = newest_states(world.home / "lake"), time.time_ns() // 1_000_000, np.random.default_rng(3)
+    items, now_ms, rng = newest_states(world.home / "lake"), _now_ms(), np.random.default_rng(3)
     table, touched = build_table(lineup, items, 1), [item.item_id for item in items[: world.scale.touched]]
 
     def windows() -> dict[str, Any]:
@@ -135,18 +145,6 @@ def renewals(world: World, *, runs: int = 10) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-async def _reads(world: World, redis_url: str, runs: int) -> float:
-    store, now_ms = OnlineStore(redis_url, world.plan, timeout_ms=10_000), time.time_ns() // 1_000_000
-    shoppers, categories = Shoppers(store, world.plan), [f"c{c}" for c in range(CATEGORIES)]
-
-    async def read(i: int) -> None:
-        await shoppers.who(f"u{i * 31 % world.scale.users}", categories, now_ms)
-
-    value = await _mean_ms_async(read, runs)
-    await store.close()
-    return value
-
-
 def _mean_ms(call: Callable[[int], Any], runs: int, warm: int = WARM) -> float:
     for i in range(min(warm, runs)):
         call(i)
@@ -163,3 +161,7 @@ async def _mean_ms_async(call: Callable[[int], Awaitable[None]], runs: int) -> f
     for i in range(runs):
         await call(i)
     return 1000 * (time.process_time() - begun) / runs
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

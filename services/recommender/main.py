@@ -53,7 +53,7 @@ def build(settings: Settings, shared: Path | None = None) -> FastAPI:
     windows = ItemSnapshot(settings.redis, plan)
     publisher = KafkaPublisher(settings.kafka, client_id=NAME, linger_ms=20, max_buffer=DECISIONS_SPOOLED)
     log = DecisionLog(publisher, settings.lake, shared=shared)
-    in_process = InProcess(threads=settings.threads)
+    in_process = InProcess(threads=settings.threads if shared is None else 1)  # several workers are threads enough
     budgets = _budgets(settings)
     smallest = min(budgets["retrieve"], budgets["prerank"], budgets["rank"])
     triton = TritonServer(settings.triton, timeout_s=TRITON_SHARE * smallest / 1000)
