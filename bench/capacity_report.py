@@ -35,17 +35,25 @@ def result(
     needs = {k: round(v, 3) for k, v in asdict(seen).items() if k != "latency_ms"}
     machines = carried(seen, prices, DOOR)
     both = compared(seen, rows, cores, DOOR)
-    apart = [abs(np.log(r["predicted"]["p50"] / r["measured"]["p50"])) for r in both if r["measured"]["p50"]]
     return {
         "command": "python -m bench.capacity", "scale": dict(scale), "kernels_ms": dict(kernels),
         "request": needs | {"latency_p50_ms": round(float(np.median(seen.latency_ms)), 2)},
         "idle_latency_ms": np.round(seen.latency_ms, 2).tolist(), "measured": rows, "compared": both,
-        "median_off_by_factor": round(float(np.exp(np.median(apart))), 2) if apart else None,
+        "median_off_by_factor": _off_by(both, "p50"), "p99_off_by_factor": _off_by(both, "p99"),
         "target": {"rps": TARGET_RPS, "p99_ms": TARGET_P99_MS, "share_that_stays": SHARE_THAT_STAYS},
         "prices": asdict(prices), "machines": machines, "breaks_first": breaks_first(seen, machines[0]["rps_of_one"]),
         "on_paper": at_scale(*sizes, index_builds), "seed": seed,
         **stamp(),
     }  # fmt: skip
+
+
+def _off_by(compared_steps: Sequence[Mapping[str, Any]], percentile: str) -> float | None:
+    """The factor by which the simulation's percentile is off in the middle of all steps, in either direction."""
+    apart = [
+        abs(np.log(row["predicted"][percentile] / row["measured"][percentile]))
+        for row in compared_steps if row["measured"][percentile]
+    ]  # fmt: skip
+    return round(float(np.exp(np.median(apart))), 2) if apart else None
 
 
 def show(found: dict[str, Any], console: Console) -> None:
@@ -55,7 +63,13 @@ def show(found: dict[str, Any], console: Console) -> None:
         "P99 measured": "measured.p99", "P99 foretold": "predicted.p99",
     }))  # fmt: skip
     console.print(_table(f"{TARGET_RPS:,} requests/s, P99 below {TARGET_P99_MS:g} ms, one zone of three away",
-                         found["machines"], {name: name for name in found["machines"][0]}))
+                         found["machines"], {
+        "cores": "cores", "req/s of one": "rps_of_one", "machines": "replicas", "cores in all": "cores_in_all",
+        "GiB of one": "memory_gib_of_one", "GiB in all": "memory_gib_in_all", "an hour": "price_per_hour",
+        "a million": "price_per_million",
+    }))  # fmt: skip
+    console.print(f"foretold and measured are apart by a factor of {found['median_off_by_factor']} (P50) and "
+                  f"{found['p99_off_by_factor']} (P99) in the middle of all steps")
     console.print(_table("what is full first", found["breaks_first"], {
         "part": "part", "full at, requests/s": "full_at_rps", "needed": "needed_for_target", "instead": "instead",
     }))  # fmt: skip
@@ -97,8 +111,10 @@ def picture(found: dict[str, Any], path: Path) -> None:
         for p, style in (("p50", ":"), ("p99", "-")):
             left.plot(rates, [row["measured"][p] for row in rows], "o", color=colour)
             left.plot(rates, [row["predicted"][p] for row in rows], style, color=colour,
-                      label=f"{workers} worker(s) {p.upper()}")
+                      label=f"{workers} worker{'s' if workers > 1 else ''}, {p.upper()}")
     left.set(xlabel="requests per second", ylabel="ms", yscale="log", title="measured (dots), foretold (lines)")
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("{x:g}")
     left.legend(fontsize=7)
     rows = [row for row in found["machines"] if row["replicas"]]
     bars = right.bar([str(row["cores"]) for row in rows], [row["cores_in_all"] for row in rows], color="#2a6f97")

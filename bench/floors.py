@@ -3,8 +3,8 @@
 The search of the index, the three ONNX models, and the read of a shopper's packed tiles with their unpacking. What the
 recommender uses beyond their sum is its own overhead: HTTP, JSON, putting rows together, the record of the decision.
 Each is measured by itself, where it finds all that it needs in the caches from the call before, and all of them one
-after the other, as a request needs them. Beside them what it costs to keep the shelf as new as the catalogue, once a
-second in every process.
+after the other, as a request needs them. Beside them the whole decision in one process and its record, and what it
+costs to keep the shelf as new as the catalogue, once a second in every process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -19,16 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.catalogue import newest_states
+from adapters.decision_log import packed
 from adapters.model_server import InProcess, open_session
-from adapters.online_store import OnlineStore
+from adapters.online_store import ItemSnapshot, OnlineStore
 from adapters.pointers import load_current
 from bench.funnel_world import CATEGORIES, World, ranking_rows
+from feature_repo.events import ItemListed
 from models.ann_index import AnnIndex
 from models.ranking_features import ITEM
+from models.rerank import RULES
 from models.retrieval import SIZES
 from services.recommender.lineup import load_lineup
+from services.recommender.recommend import Recommender
+from services.recommender.record import to_record
+from services.recommender.roles import Choice
 from services.recommender.shelf import Activity, Table, activity_of, amended, build_table, stock_shelf
 from services.recommender.shoppers import Shoppers
+from services.recommender.sources import SOURCES
+from services.recommender.terms import STAGES, Ask, Decision
 
 RUNS: Final = 200
 WARM: Final = 20
@@ -112,11 +121,60 @@ def recall(world: World, k: int, queries: int = 200) -> float:
     return float(np.mean(shares))
 
 
-def renewals(world: World, *, runs: int = 10) -> dict[str, float]:
+@dataclass(frozen=True)
+class Prepared:
+    """A shelf as a recommender of its own process has it, without windows, and what it was made of."""
+
+    in_process: InProcess
+    items: list[ItemListed]
+    table: Table
+
+
+def prepared(world: World) -> Prepared:
+    """Load the published models and the catalogue; a quarter of a minute at a million items."""
+    in_process, items = InProcess(), newest_states(world.home / "lake")
+    lineup = load_lineup(load_current(world.home / "published"), in_process)
+    return Prepared(in_process, items, build_table(lineup, items, 1))
+
+
+def own_steps(world: World, redis_url: str, ready: Prepared, *, runs: int = RUNS) -> dict[str, float]:
+    """Step -> mean CPU milliseconds of one request alone in a process: the whole decision, kernels included, and its
+    record as it goes to Kafka."""
+    return asyncio.run(_own_steps(world, redis_url, ready, runs))
+
+
+async def _own_steps(world: World, redis_url: str, ready: Prepared, runs: int) -> dict[str, float]:
+    now_ms = _now_ms()
+    snapshot, store = ItemSnapshot(redis_url, world.plan), OnlineStore(redis_url, world.plan, timeout_ms=10_000)
+    snapshot.refresh(now_ms)
+    windows = snapshot.columns(now_ms), snapshot.items, snapshot.row_of
+    shelf = stock_shelf(ready.table, activity_of(ready.table, *windows, Activity()), now_ms)
+    stock = {item.item_id: item.stock > 0 for item in ready.items}
+    recommender = Recommender(
+        choose=lambda _: Choice(shelf), shoppers=Shoppers(store, world.plan), models=ready.in_process, sources=SOURCES,
+        rules=RULES, in_stock=stock.__getitem__, log_stalled=lambda: False, budgets_ms=dict.fromkeys(STAGES, 10_000.0),
+        feature_version=world.plan.version,
+    )  # fmt: skip
+    rng = np.random.default_rng(11)
+    users = [f"u{user}" for user in rng.integers(0, world.scale.users, runs).tolist()]
+    decisions: list[Decision] = []
+
+    async def decide(i: int) -> None:
+        decisions.append(await recommender.recommend(Ask(f"r{i}", users[i], now_ms)))
+
+    found = {
+        "decision, kernels included": await _mean_ms_async(decide, runs),
+        "record": _mean_ms(lambda i: packed(to_record(decisions[i])), runs),
+    }
+    await store.close()
+    snapshot.close()
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def renewals(world: World, ready: Prepared, *, runs: int = 10) -> dict[str, float]:
     """What happens to a shelf -> mean CPU milliseconds of its renewal: whole, and by what has changed."""
-    lineup = load_lineup(load_current(world.home / "published"), InProcess())
-    items, now_ms, rng = newest_states(world.home / "lake"), _now_ms(), np.random.default_rng(3)
-    table, touched = build_table(lineup, items, 1), [item.item_id for item in items[: world.scale.touched]]
+    table, items, now_ms, rng = ready.table, ready.items, _now_ms(), np.random.default_rng(3)
+    touched = [item.item_id for item in items[: world.scale.touched]]
 
     def windows() -> dict[str, Any]:
         return {name: rng.integers(0, 9, len(touched)).astype(np.float64) for name in ITEM}
@@ -136,7 +194,7 @@ def renewals(world: World, *, runs: int = 10) -> dict[str, float]:
         stock_shelf(table, activity_of(table, many[i], touched, lambda _: -1, first), now_ms, shelf)
 
     found = {
-        "new models": _mean_ms(lambda _: build_table(lineup, items, 1), 1, warm=0),
+        "new models": _mean_ms(lambda _: build_table(table.lineup, items, 1), 1, warm=0),
         "one product sold out": _mean_ms(sold, runs),
         "one product listed": _mean_ms(listed, runs),
         f"windows of {len(touched):,} products": _mean_ms(renewed, runs),

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.provenance import hardware, stamp
-from bench.floors import floors, recall, renewals
+from bench.floors import floors, own_steps, prepared, recall, renewals
 from bench.funnel_world import Scale, World, build, fill
 from bench.samples import STAGES, keep
 from bench.served import DOOR, Served, Step, recommender, redis
@@ -51,7 +51,9 @@ def measure(
         before = served.counters(*COUNTED)
         overload = served.step(2 * best, seconds, world.users, seed + 99)
         after = served.counters(*COUNTED)
+        http_ms = served.refused_ms(100 if seconds < 2 else 500)
         seen = {
+            "own_ms": {"HTTP and validation (a refused request)": round(http_ms, 3)},
             "memory_mib": round(served.memory_mib()), "counters": after,
             "shed_in_overload": sum(after[n] - before.get(n, 0) for n in after if n.startswith("minimart_shed")),
         }  # fmt: skip
@@ -130,6 +132,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.print(stages)
     for name, value in result["floors_ms"].items():
         console.print(f"floor: {name}: {value:.2f} ms")
+    for name, value in result["own_ms"].items():
+        console.print(f"alone: {name}: {value:.2f} ms")
     for name, value in result["renewal_ms"].items():
         console.print(f"renewal of the shelf, changed: {name}: {value:.2f} ms")
     console.print(
@@ -181,8 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             steps, overload, seen = measure(world, redis_url, rates, seconds, workers, console)
             console.print("kernels alone ...")
             kernels, row_ms = floors(world, redis_url, runs=20 if options.quick else 200)
+            console.print("one answer alone ...")
+            ready = prepared(world)
+            seen["own_ms"] |= own_steps(world, redis_url, ready, runs=20 if options.quick else 200)
         found = recall(world, 1000, queries=20 if options.quick else 200)
-        seen["renewal_ms"] = renewals(world)
+        seen["renewal_ms"] = renewals(world, ready)
     result = report(world, steps, overload, seen, kernels, row_ms, found, workers)
     show(result, console)
     if options.save:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import numpy as np
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -108,6 +109,15 @@ class Served:
         before = self.cpu_s()
         time.sleep(seconds)
         return 1000 * (self.cpu_s() - before) / seconds
+
+    def refused_ms(self, n: int, rate: float = 100.0) -> float:
+        """CPU of a request that goes through HTTP and validation and no further: its shopper's id is empty."""
+        standing, before, begun = self.standing_ms(n / rate), self.cpu_s(), time.perf_counter()
+        bodies = [b'{"user_id": "", "k": 20, "surface": "home", "context": {"device": "phone"}}'] * n
+        replies = asyncio.run(drive(HOST, self._port, ROUTE, np.arange(n) / rate, bodies))
+        assert {reply.status for reply in replies} == {422}
+        spent = time.perf_counter() - begun
+        return max(1000 * (self.cpu_s() - before) - standing * spent, 0.0) / n
 
     def counters(self, *names: str) -> dict[str, float]:
         """Samples of /metrics by name and labels, e.g. `minimart_shed_total{limit=queue}`."""

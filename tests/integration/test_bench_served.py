@@ -22,6 +22,8 @@ def test_the_quick_form_measures_everything_and_fails_nobody(tmp_path: Path) -> 
     assert min(found["floors_ms"].values()) > 0
     assert found["cpu_over_floor"] > 1
     assert found["in_a_row_ms"] > 0
+    assert len(found["own_ms"]) == 3
+    assert min(found["own_ms"].values()) > 0
     assert 1 < found["affordable_ms"] < 40
     assert found["recall_at_1000"] > 0.95
     assert found["memory_mib"] > 50
