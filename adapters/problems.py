@@ -3,11 +3,14 @@
     {"type", "title", "status", "detail", "request_id", "errors": [{"field", "value", "allowed"}]}
 
 `detail` never carries a stack trace or a vendor's message; `value` is shortened, so that no caller can make us echo.
+Handlers are coroutines although they wait for nothing: others would each be handed to a thread, which costs more than
+what they do, and an overloaded service refuses thousands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from fastapi.exceptions import RequestValidationError
@@ -94,7 +97,7 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
-def from_minimart(request: Request, error: Exception) -> JSONResponse:
+async def from_minimart(request: Request, error: Exception) -> JSONResponse:
     """A member of our error family as a problem document; the table of statuses is in adapters/errors.py."""
     assert isinstance(error, MinimartError)
     headers = {}
@@ -107,7 +110,7 @@ def from_minimart(request: Request, error: Exception) -> JSONResponse:
     return problem(request_id_of(request), error.status, detail, title=error.title, errors=errors, headers=headers)
 
 
-def from_http(request: Request, error: Exception) -> JSONResponse:
+async def from_http(request: Request, error: Exception) -> JSONResponse:
     """Unknown routes, wrong methods and other HTTP errors as a problem document."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
@@ -121,7 +124,7 @@ def from_http(request: Request, error: Exception) -> JSONResponse:
     return problem(request_id_of(request), error.status_code, detail, headers=headers)
 
 
-def from_validation(request: Request, error: Exception) -> JSONResponse:
+async def from_validation(request: Request, error: Exception) -> JSONResponse:
     """What a request's body, path or query failed to be, each with the field, its value and what is allowed."""
     assert isinstance(error, RequestValidationError)
     properties = _properties(request)
@@ -146,6 +149,11 @@ def _properties(request: Request) -> dict[str, dict[str, Any]]:
     model = getattr(getattr(field, "field_info", None), "annotation", None)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return {}
+    return _fields(model)
+
+
+@lru_cache(maxsize=256)
+def _fields(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
     return dict(model.model_json_schema().get("properties", {}))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from adapters import problems
 from adapters.errors import MinimartError
 
-Document = Callable[[Request, Exception], JSONResponse]
-Handler = Callable[[Request, Exception], Response]
+Document = Callable[[Request, Exception], Awaitable[JSONResponse]]
+Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def friendly_errors(app: FastAPI, draw: Callable[..., Response]) -> None:
@@ -30,8 +30,8 @@ def friendly_errors(app: FastAPI, draw: Callable[..., Response]) -> None:
 
 
 def _either(document: Document, draw: Callable[..., Response]) -> Handler:
-    def handle(request: Request, error: Exception) -> Response:
-        answer = document(request, error)
+    async def handle(request: Request, error: Exception) -> Response:
+        answer = await document(request, error)
         if "text/html" not in request.headers.get("accept", "") and "hx-request" not in request.headers:
             return answer
         problem: dict[str, Any] = json.loads(bytes(answer.body))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import signal
 import subprocess
@@ -284,3 +285,10 @@ def test_sigterm_finishes_what_is_in_flight() -> None:
     assert answers == [200]
     assert process.wait(15) == 0
     assert process.stdout.read().endswith("ended\n")
+
+
+def test_errors_are_answered_without_a_thread_each() -> None:
+    app = web.create_app("t", title="T", ready=dict)
+    ours = [handler for handler in app.exception_handlers.values() if handler.__module__.startswith("adapters.")]
+    assert len(ours) == 3
+    assert all(inspect.iscoroutinefunction(handler) for handler in ours)
