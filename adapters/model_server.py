@@ -147,6 +147,7 @@ class InProcess:
 
     async def infer(self, model: str, version: str, inputs: Inputs) -> Inference:
         if self._pool is None:
+            await asyncio.sleep(0)  # who is refused meanwhile is told so now, not after the whole answer
             return self.infer_now(model, version, inputs)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.infer_now, model, version, inputs)
