@@ -83,6 +83,8 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     floors = ", ".join(f"{name} {ms:.2f}" for name, ms in result["floors_ms"].items())
     renewals = ", ".join(f"{name} {ms:,.1f}" for name, ms in result.get("renewal_ms", {}).items()) or "not measured:"
+    own = ", ".join(f"{name} {ms:.2f}" for name, ms in result["own_ms"].items())
+    own = ", ".join(f"{name} {ms:.2f}" for name, ms in result["own_ms"].items())
     scale, over, cpu, floor = result["scale"], result["overload"], result["cpu_ms_per_answer"], result["floor_ms"]
     return (
         f"**The funnel over HTTP at {scale['items']:,} items and {scale['users']:,} shoppers** "
@@ -90,9 +92,11 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
         f"the overload. Milliseconds as the client waits:\n\n"
         + table(["requests/s", "answered", "shed", "errors", "P50", "P95", "P99", "max"], rows)
         + f"\n\nAn answer costs {cpu} ms of CPU, {result['cpu_over_floor']} times its kernels alone ({floor} ms: "
-        f"{floors}): at 100/s {cpu / 10:.2f} cores, the kernels {floor / 10:.2f}, of {result['hardware']['cores']} "
-        f"that the load driver and Redis share. In the overload {over['goodput_of_peak']:.0%} of the best throughput "
-        f"remain. Recall of the index at 1,000: {result['recall_at_1000']:.3f}. Memory: {result['memory_mib']:,} MiB. "
+        f"{floors}), {result['cpu_over_row']} times the same one after the other ({result['in_a_row_ms']} ms). "
+        f"Alone and undisturbed: {own} ms. A P99 of "
+        f"{result['goal_p99_ms']:g} ms at {result['goal_rate']:g}/s would afford {result['affordable_ms']} ms (queues "
+        f"simulated). In the overload {over['goodput_of_peak']:.0%} of the best throughput remain, and a 429 takes "
+        f"{over['shed_latency_ms']['p50']:.0f} ms (P99 {over['shed_latency_ms']['p99']:.0f}). Recall of the index at 1,000: {result['recall_at_1000']:.3f}. Memory: {result['memory_mib']:,} MiB. "
         f"A renewal of the shelf, once a second in every process, by what has changed: {renewals} ms."
         f"\n\n{source(result)}"
     )  # fmt: skip
@@ -108,8 +112,9 @@ def capacity(result: Mapping[str, Any]) -> str:
     target, first = result["target"], result["breaks_first"][0]
     return (
         f"**{target['rps']:,} requests a second with a P99 below {target['p99_ms']:g} ms** (`make capacity`, simulated "
-        f"from this machine, where the foretold medians are off by a factor of {result['median_off_by_factor']}; full "
-        f"first: {first['part']}, at {first['full_at_rps']:,}/s; prices are an assumption):\n\n"
+        f"from this machine, where what was foretold of one and two workers under rising load is off by a factor of "
+        f"{result['median_off_by_factor']} (P50) and {result['p99_off_by_factor']} (P99) in the middle of all steps; "
+        f"full first: {first['part']}, at {first['full_at_rps']:,}/s; prices are an assumption):\n\n"
         + table(["cores", "requests/s of one", "machines", "cores in all", "GiB in all", "price an hour"], rows)
         + f"\n\n{source(result)}"
     )  # fmt: skip
