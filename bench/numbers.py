@@ -84,7 +84,6 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
     floors = ", ".join(f"{name} {ms:.2f}" for name, ms in result["floors_ms"].items())
     renewals = ", ".join(f"{name} {ms:,.1f}" for name, ms in result.get("renewal_ms", {}).items()) or "not measured:"
     own = ", ".join(f"{name} {ms:.2f}" for name, ms in result["own_ms"].items())
-    own = ", ".join(f"{name} {ms:.2f}" for name, ms in result["own_ms"].items())
     scale, over, cpu, floor = result["scale"], result["overload"], result["cpu_ms_per_answer"], result["floor_ms"]
     return (
         f"**The funnel over HTTP at {scale['items']:,} items and {scale['users']:,} shoppers** "
@@ -96,7 +95,8 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
         f"Alone and undisturbed: {own} ms. A P99 of "
         f"{result['goal_p99_ms']:g} ms at {result['goal_rate']:g}/s would afford {result['affordable_ms']} ms (queues "
         f"simulated). In the overload {over['goodput_of_peak']:.0%} of the best throughput remain, and a 429 takes "
-        f"{over['shed_latency_ms']['p50']:.0f} ms (P99 {over['shed_latency_ms']['p99']:.0f}). Recall of the index at 1,000: {result['recall_at_1000']:.3f}. Memory: {result['memory_mib']:,} MiB. "
+        f"{over['shed_latency_ms']['p50']:.0f} ms (P99 {over['shed_latency_ms']['p99']:.0f}). Recall of the index at "
+        f"1,000: {result['recall_at_1000']:.3f}. Memory: {result['memory_mib']:,} MiB. "
         f"A renewal of the shelf, once a second in every process, by what has changed: {renewals} ms."
         f"\n\n{source(result)}"
     )  # fmt: skip
