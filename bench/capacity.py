@@ -5,13 +5,12 @@
 
 Builds a marketplace, takes what one request needs from a nearly idle worker and from the kernels alone, and loads one
 and two workers open loop. The simulation must foretell those loads before it is asked about machines that are not here.
-Writes the result as JSON and as a picture.
+Writes the result as JSON, as a picture, and the raw samples.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from bench.clusters import clustered
 from bench.floors import floors
 from bench.funnel_world import Scale, World, build, fill
 from bench.load import requests
+from bench.samples import keep
 from bench.served import ROUTE, Served, Step, recommender, redis
 from models.ann_index import AnnConfig, AnnIndex
 
@@ -146,8 +146,21 @@ def bytes_each(world: World, used: int, empty: int) -> tuple[dict[str, float], d
     )  # fmt: skip
 
 
-def measure(options: Any, console: Console) -> dict[str, Any]:
-    """Everything, in one run."""
+def raw(steps: dict[int, list[Step]]) -> dict[str, Any]:
+    """Every request of every step: when it was meant to leave, what became of it, how long it took."""
+    columns: dict[str, Any] = {}
+    for workers, some in steps.items():
+        for step in some:
+            name = f"workers_{workers}_rate_{step.rate:g}"
+            columns |= {
+                f"{name}_at_s": step.samples.at_s.astype(np.float32), f"{name}_status": step.samples.status,
+                f"{name}_latency_ms": step.samples.latency_ms.astype(np.float32),
+            }  # fmt: skip
+    return columns
+
+
+def measure(options: Any, console: Console) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Everything, in one run: the result, and the raw samples by name."""
     scale, seconds = (QUICK, 2.0) if options.quick else (PRODUCTION_LIKE, options.seconds)
     rates = (10.0, 20.0) if options.quick else [float(rate) for rate in options.rates.split(",")]
     cores = int(hardware()["cores"])
@@ -171,7 +184,9 @@ def measure(options: Any, console: Console) -> dict[str, Any]:
     rows = {workers: [step.figures(scale.seed) for step in some] for workers, some in steps.items()}
     index_builds = builds((2_000, 4_000, 8_000) if options.quick else BUILD_SIZES, console)
     prices = Prices(options.core, options.gib)
-    return result(seen, kernels, rows, cores, (per_user, per_item), index_builds, scale.seed, asdict(scale), prices)
+    sizes = (per_user, per_item)
+    found = result(seen, kernels, rows, cores, sizes, index_builds, scale.seed, asdict(scale), prices)
+    return found, raw(steps)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,13 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", type=Path, help="write the result here and its picture beside it")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
-    found = measure(options, console)
+    found, samples = measure(options, console)
     show(found, console)
     if options.save:
-        options.save.parent.mkdir(parents=True, exist_ok=True)
-        options.save.write_text(json.dumps(found, indent=2) + "\n")
+        keep(found, samples, options.save)
         picture(found, options.save.with_suffix(".png"))
-        console.print(f"written: {options.save} and its picture")
+        console.print(f"written: {options.save}, its picture and its raw samples")
     return 1 if any(row["errors"] for rows in found["measured"].values() for row in rows) else 0
 
 

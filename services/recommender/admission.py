@@ -67,9 +67,13 @@ class Door:
         self._least_s = float("inf")
         self._interval_ends = 0.0
 
+    @property
+    def full(self) -> bool:
+        return self.in_flight >= self.limit
+
     def enter(self) -> bool:
         """Whether there is room for one more, who then is here."""
-        if self.in_flight >= self.limit:
+        if self.full:
             return False
         self.in_flight += 1
         return True
@@ -123,6 +127,11 @@ class Admission:
     def limit(self) -> int:
         """Requests that may be here at once just now, at most `most`."""
         return self._door.limit
+
+    def refuse_if_full(self) -> None:
+        """Raise Overloaded where `turn` would."""
+        if self._door.full:
+            raise self._refused()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

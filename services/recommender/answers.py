@@ -57,6 +57,8 @@ class Answers:
         if not self._coalesce:
             return await self._decide(ask, choice)
         key = (id(choice.shelf.lineup), choice.arm, choice.rollout, ask.user_id, *_circumstances(ask))
+        if key not in self._flights:
+            self.admission.refuse_if_full()  # here, and not in a task of its own that has to wait for the loop's turns
         decision, joined = await self._flights.do(key, lambda: self._decide(ask, choice))
         if not joined:
             return decision

@@ -18,6 +18,10 @@ class SingleFlight(Generic[T]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether work for this key is under way."""
+        return key in self._flights
+
     async def do(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
         """The result of `work`, and whether it was somebody else's. Whatever it raises, all who wait for it get."""
         flight = self._flights.get(key)

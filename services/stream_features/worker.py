@@ -35,6 +35,7 @@ GROUP: Final = "stream-features"
 REBUILD_LOCK_SECONDS: Final = 60
 MAX_RECORDS: Final = 5_000
 BREATH_SECONDS: Final = 0.01
+REBALANCE_MS: Final = 60_000  # whoever does not come to a new share-out of the partitions within this is left out
 FRESHNESS = Histogram("minimart_feature_freshness_seconds", "Seconds from arrival to the feature being readable",
                       ["stage"], buckets=(0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 15, 60, 300))
 COMMITS = Counter("minimart_feature_commits_total", "Commits of the stream worker by result", ["result"])
@@ -100,7 +101,8 @@ class Worker:
         consumer = connect_consumer(
             self._bootstrap, stop=self._stop, group_id=GROUP, group_instance_id=f"{GROUP}-{self._instance}",
             partition_assignment_strategy=(RangePartitionAssignor,), session_timeout_ms=10_000,
-            heartbeat_interval_ms=2_000, fetch_max_wait_ms=100, max_poll_records=MAX_RECORDS)
+            heartbeat_interval_ms=2_000, max_poll_interval_ms=REBALANCE_MS, fetch_max_wait_ms=100,
+            max_poll_records=MAX_RECORDS)
         if consumer is None:
             return
         try:

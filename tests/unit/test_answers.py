@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.errors import Unavailable
+from adapters.errors import Overloaded, Unavailable
 from services.recommender.admission import Admission, AdmissionConfig
 from services.recommender.answers import CACHE, Answers
 from services.recommender.flights import SingleFlight
@@ -55,7 +55,8 @@ class World:
             SHELF, models=self.models, shoppers=options.pop("shoppers", FakeShoppers()), choose=self._choose,
             in_stock=lambda item: item not in self.sold_out, budgets_ms=dict.fromkeys(STAGES, 30_000.0),
         )  # fmt: skip
-        self.answers = Answers(recommender, Admission(AdmissionConfig(most=64)), lambda: self.now, **options)
+        most = options.pop("most", 64)
+        self.answers = Answers(recommender, Admission(AdmissionConfig(most=most)), lambda: self.now, **options)
 
     def _choose(self, user_id: str) -> Choice:
         return Choice(self.shelf, self.arms.get(user_id, "champion"))  # type: ignore[arg-type]
@@ -195,6 +196,17 @@ async def test_sharing_never_changes_what_is_shown(users: list[str], steps: int)
         world.now += steps
         alone.now = world.now
         assert shown(await world.ask(user)) == shown(await alone.ask(user))
+
+
+@pytest.mark.parametrize("coalesce", [True, False])
+async def test_a_full_door_refuses_in_the_first_step(coalesce: bool) -> None:
+    world = World(most=1, coalesce=coalesce)
+    held = asyncio.create_task(world.ask("u1"))
+    while world.answers.admission.in_flight == 0:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="1 requests are here"):
+        world.answers.answer(Ask("r-2", "u2", NOW)).send(None)
+    assert (await held).placed
 
 
 async def test_a_flight_survives_who_started_it_and_hands_its_failure_to_all() -> None:
