@@ -152,7 +152,7 @@ class ItemSnapshot:
     def columns(self, now_ms: int) -> dict[str, np.ndarray]:
         """Feature -> array [items], as of at most two minutes from `now_ms` (recomputed here if the clock jumped)."""
         if abs(now_ms - self._computed_ms) > 2 * MINUTE_MS:
-            self._compute(now_ms, range(len(self._packed)))
+            self._decay(now_ms)
         return self._columns
 
     def refresh(self, now_ms: int) -> int:
@@ -211,9 +211,7 @@ class ItemSnapshot:
     def _compute(self, now_ms: int, rows: Sequence[int]) -> None:
         """New columns, in which `rows` are as of now. Readers keep the old arrays until the swap."""
         added = len(self._packed) - len(self._until_ms)
-        if len(rows) == len(self._packed):
-            self._computed_ms = now_ms
-        elif added:
+        if added:
             rows = sorted({*rows, *range(len(self._until_ms), len(self._packed))})
         if not len(rows):
             return

@@ -32,7 +32,7 @@ from bench.clusters import clustered
 from bench.floors import floors
 from bench.funnel_world import Scale, World, build, fill
 from bench.load import requests
-from bench.samples import keep
+from bench.samples import columns_of, keep
 from bench.served import ROUTE, Served, Step, recommender, redis
 from models.ann_index import AnnConfig, AnnIndex
 
@@ -146,19 +146,6 @@ def bytes_each(world: World, used: int, empty: int) -> tuple[dict[str, float], d
     )  # fmt: skip
 
 
-def raw(steps: dict[int, list[Step]]) -> dict[str, Any]:
-    """Every request of every step: when it was meant to leave, what became of it, how long it took."""
-    columns: dict[str, Any] = {}
-    for workers, some in steps.items():
-        for step in some:
-            name = f"workers_{workers}_rate_{step.rate:g}"
-            columns |= {
-                f"{name}_at_s": step.samples.at_s.astype(np.float32), f"{name}_status": step.samples.status,
-                f"{name}_latency_ms": step.samples.latency_ms.astype(np.float32),
-            }  # fmt: skip
-    return columns
-
-
 def measure(options: Any, console: Console) -> tuple[dict[str, Any], dict[str, Any]]:
     """Everything, in one run: the result, and the raw samples by name."""
     scale, seconds = (QUICK, 2.0) if options.quick else (PRODUCTION_LIKE, options.seconds)
@@ -186,7 +173,11 @@ def measure(options: Any, console: Console) -> tuple[dict[str, Any], dict[str, A
     prices = Prices(options.core, options.gib)
     sizes = (per_user, per_item)
     found = result(seen, kernels, rows, cores, sizes, index_builds, scale.seed, asdict(scale), prices)
-    return found, raw(steps)
+    samples: dict[str, Any] = {}
+    for count, some in steps.items():
+        for step in some:
+            samples |= columns_of(f"workers_{count}_rate_{step.rate:g}", step.samples)
+    return found, samples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

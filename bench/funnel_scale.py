@@ -24,7 +24,7 @@ from rich.table import Table
 from adapters.provenance import hardware, stamp
 from bench.floors import floors, own_steps, prepared, recall, renewals
 from bench.funnel_world import Scale, World, build, fill
-from bench.samples import STAGES, keep
+from bench.samples import STAGES, columns_of, keep
 from bench.served import DOOR, Served, Step, recommender, redis
 from bench.simulation import Demand, Machine, most_rate, simulate
 
@@ -151,11 +151,7 @@ def save(result: dict[str, Any], steps: Sequence[Step], path: Path) -> None:
     columns: dict[str, Any] = {"stage_names": np.array(STAGES)}
     for step in steps:
         name = f"rate_{step.rate:.0f}"
-        columns |= {
-            f"{name}_at_s": step.samples.at_s.astype(np.float32), f"{name}_status": step.samples.status,
-            f"{name}_latency_ms": step.samples.latency_ms.astype(np.float32),
-            f"{name}_stages_ms": step.samples.stages_ms,
-        }  # fmt: skip
+        columns |= columns_of(name, step.samples) | {f"{name}_stages_ms": step.samples.stages_ms}
     keep(result, columns, path)
 
 

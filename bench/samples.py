@@ -83,6 +83,14 @@ def write(samples: Samples, figures: dict[str, Any], path: Path) -> None:
     keep(figures, columns, path)
 
 
+def columns_of(name: str, samples: Samples) -> dict[str, Any]:
+    """A step's requests as arrays by name: when each was meant to leave, what became of it, how long it took."""
+    return {
+        f"{name}_at_s": samples.at_s.astype(np.float32), f"{name}_status": samples.status,
+        f"{name}_latency_ms": samples.latency_ms.astype(np.float32),
+    }  # fmt: skip
+
+
 def keep(figures: Mapping[str, Any], columns: Mapping[str, Any], path: Path) -> None:
     """Figures to `path` (JSON), the raw samples by name beside them (compressed npz)."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.popularity import DAY_MS
+from models.retrieval import looked_up
 
 Rows = NDArray[np.integer[Any]]
 _DENSE_BELOW: Final = 5000  # items; 25M pairs of 8 bytes
@@ -53,10 +54,7 @@ class Votes(NamedTuple):
 
     def of(self, rows: Rows) -> NDArray[np.float32]:
         """The same score for given `rows` [n]; 0 for one that is nobody's neighbour."""
-        if len(self.rows) == 0:
-            return np.zeros(len(rows), dtype=np.float32)
-        place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        return np.where(self.rows[place] == rows, self.scores[place], 0.0).astype(np.float32)
+        return looked_up(self.rows, self.scores, rows, 0.0).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.retrieval import looked_up
+
 Floats = NDArray[np.floating[Any]]
 
 USER: Final = (
@@ -146,21 +148,13 @@ def _tastes(inputs: RankingInputs, columns: Mapping[str, Any], n: int) -> dict[s
     share = last = np.full(n, np.nan)
     if inputs.category is not None and inputs.recent_categories:
         values, times = np.unique(inputs.recent_categories, return_counts=True)
-        share = _looked_up(values, times / len(inputs.recent_categories), inputs.category, 0.0)
+        share = looked_up(values, times / len(inputs.recent_categories), inputs.category, 0.0)
         last = (inputs.category == inputs.recent_categories[0]).astype(np.float64)
     position = np.full(n, np.nan)  # 1 = the item clicked last; missing if not among the recent ones
     if inputs.item_ids is not None and inputs.recent_items:
         values, first = np.unique(inputs.recent_items, return_index=True)
-        position = _looked_up(values, first + 1.0, inputs.item_ids, np.nan)
+        position = looked_up(values, first + 1.0, inputs.item_ids, np.nan)
     return {**out, "recent_category_share": share, "same_category_as_last": last, "recent_position": position}
-
-
-def _looked_up(
-    keys: NDArray[Any], values: Floats, wanted: NDArray[Any], otherwise: float
-) -> NDArray[np.float64]:
-    """The value of each of `wanted` [n], by `keys` ascending."""
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, values[at], otherwise)
 
 
 def _rates(columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,16 @@ NEW_HOURS: Final = 72.0
 _TREND: Final = {"item_clicks_count_24h": 1.0, "item_carts_count_24h": 3.0, "item_orders_count_24h": 5.0}
 
 
+def looked_up(
+    keys: NDArray[Any], values: NDArray[np.floating[Any]], wanted: NDArray[Any], otherwise: float
+) -> NDArray[np.float64]:
+    """The value of each of `wanted` [n], by `keys` ascending and distinct; `otherwise` where it is none of them."""
+    if len(keys) == 0:
+        return np.full(len(wanted), otherwise)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], otherwise)
+
+
 def trending_scores(item_columns: Mapping[str, NDArray[Any]], popularity: NDArray[Any]) -> NDArray[np.float64]:
     """Heat of each item [N]: clicks, carts and orders of the last 24 h; `popularity` breaks ties.
 
