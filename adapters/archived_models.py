@@ -18,7 +18,7 @@ from adapters.bundles import Bundle
 from adapters.errors import Corrupt, MinimartError
 from adapters.model_server import open_session
 from models.ann_index import AnnIndex
-from models.contributions import Explained
+from models.contributions import Explained, Network, Trees
 from models.cooccurrence import Cooccurrence
 
 RECENT: Final = 20  # recent items that the shopper tower takes
@@ -72,8 +72,10 @@ class ArchivedModels:
 
     @cached_property
     def ranker(self) -> Explained:
-        """The ranker's trees, for what each feature added."""
-        return Explained(self._file("ranker", "model.txt"))
+        """The ranker in the form that served, for what each feature added."""
+        if self.bundles["ranker"].manifest.meta.get("form") == "student":
+            return Network(lambda rows: self.score("ranker", rows))
+        return Trees(self._file("ranker", "model.txt"))
 
     def _file(self, name: str, file: str) -> Path:
         return self.bundles[name].path(file)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from adapters.archived_models import ArchivedModels
 from adapters.decision_log import Record, features_of
 from adapters.errors import MinimartError
-from models.contributions import Contributions
 from models.ranking_features import DEVICES, USER
 from models.rerank import Context, Slate, Stock, rerank, rule_of
 from models.retrieval import SIZES
@@ -43,13 +42,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Replay:
-    """`after`: rule -> item ids in order after it; `contributions` belong to the rows of `rank.item_ids`."""
+    """`rows` are those of `rank.item_ids`; `after`: rule -> item ids in order after it."""
 
     checks: tuple[Check, ...]
     names: tuple[str, ...] = ()
     rows: Rows | None = None
     after: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    contributions: Contributions | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -70,12 +68,7 @@ def replay(record: Record, models: ArchivedModels) -> Replay:
     checks.append(_guarded("ranker's scores", lambda: _scores(record, models, "ranker", "rank", rows)))
     after: dict[str, Sequence[str]] = {}
     checks.append(_guarded("rules, in order", lambda: _rules(record, models, after)))
-    contributions = None
-    try:
-        contributions = models.ranker.of(rows) if rows is not None else None
-    except (MinimartError, ValueError, KeyError) as error:
-        checks.append(Check("what features added", "cannot", detail=str(error)))
-    return Replay(tuple(checks), names, rows, after, contributions)
+    return Replay(tuple(checks), names, rows, after)
 
 
 def _guarded(name: str, step: Callable[[], Check]) -> Check:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters.archived_models import ArchivedModels, Shelves
 from adapters.decision_log import Record
-from adapters.replay import Replay, replay
+from adapters.errors import MinimartError
+from adapters.replay import Check, Replay, replay
 from feature_repo import words
 
 TOP: Final = 6  # features told of each product
@@ -23,6 +26,7 @@ _SAYS: Final = {
     "different": "made again, and different", "cannot": "could not be made again in full",
 }  # fmt: skip
 Title = Callable[[str], str]
+Row = NDArray[np.float32]
 
 
 class Explainer:
@@ -53,13 +57,18 @@ def _explained(
 ) -> dict[str, Any]:
     shown = [item["item_id"] for item in record["items"]]
     items = [*shown, *(item for item in also if item not in shown)]
+    try:
+        added = _added(record, models, again, items)
+    except (MinimartError, ValueError, KeyError) as error:
+        added = {}
+        again = replace(again, checks=(*again.checks, Check("what features added", "cannot", detail=str(error))))
     return {
         "outcome": again.outcome,
         "says": _SAYS[again.outcome],
         "checks": [_check(check) for check in again.checks],
         "answered_by": _answered_by(record),
         "models": _models(record, models),
-        "items": [_item(record, again, item, title) for item in items],
+        "items": [_item(record, again, item, title, added.get(item)) for item in items],
         "dropped": [
             {**drop, "title": title(drop["item_id"]), "words": words.rule(drop["rule"])}
             for drop in record.get("dropped") or ()
@@ -94,11 +103,25 @@ def _models(record: Record, models: ArchivedModels) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _item(record: Record, again: Replay, item_id: str, title: Title) -> dict[str, Any]:
+def _added(
+    record: Record, models: ArchivedModels, again: Replay, items: Sequence[str]
+) -> dict[str, tuple[Row, NDArray[np.float64]]]:
+    """Of each of `items` that was ranked: its features [F], and what each added to its score [F]."""
+    ranked = (record.get("rank") or {}).get("item_ids", [])
+    known = [item for item in items if item in ranked]
+    if again.rows is None or not known:
+        return {}
+    rows = again.rows[[ranked.index(item) for item in known]]
+    return dict(zip(known, zip(rows, models.ranker.of(rows).by_feature, strict=True), strict=True))
+
+
+def _item(
+    record: Record, again: Replay, item_id: str, title: Title, added: tuple[Row, NDArray[np.float64]] | None
+) -> dict[str, Any]:
     shown: Mapping[str, Any] = next((i for i in record["items"] if i["item_id"] == item_id), {})
     placed: Mapping[str, Any] = next((r for r in record["rerank"] if r["item_id"] == item_id), {})
     sources = _sources(record, item_id) or list(shown.get("sources", ()))
-    places, features = _places(record, again, item_id), _features(record, again, item_id)
+    places, features = _places(record, again, item_id), [] if added is None else _features(again.names, *added)
     moves = _moves(record, again, item_id)
     found = {
         "item_id": item_id, "title": title(item_id), "position": shown.get("position"), "score": shown.get("score"),
@@ -146,19 +169,14 @@ def _moves(record: Record, again: Replay, item_id: str) -> list[dict[str, Any]]:
     return out
 
 
-def _features(record: Record, again: Replay, item_id: str) -> list[dict[str, Any]]:
-    """The features that moved its ranking score most, with what each added against the average row of training."""
-    ids = (record.get("rank") or {}).get("item_ids", [])
-    if again.contributions is None or again.rows is None or item_id not in ids:
-        return []
-    row = ids.index(item_id)
-    added = again.contributions.by_feature[row]
+def _features(names: Sequence[str], row: Row, added: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """The features that moved a ranking score most, with what each added against the average row of training."""
     return [
         {
-            "name": name, "words": words.feature(name), "value": _number(again.rows[row, i]),
-            "value_words": words.value(name, float(again.rows[row, i])), "contribution": round(float(added[i]), 6),
+            "name": name, "words": words.feature(name), "value": _number(row[i]),
+            "value_words": words.value(name, float(row[i])), "contribution": round(float(added[i]), 6),
         }
-        for i in np.argsort(-np.abs(added), kind="stable")[:TOP] if added[i] and (name := again.names[i])
+        for i in np.argsort(-np.abs(added), kind="stable")[:TOP] if added[i] and (name := names[i])
     ]  # fmt: skip
 
 

@@ -30,12 +30,12 @@ from bench.samples import keep, percentiles
 from bench.timing import in_turns
 from models import onnx_export
 from models.bootstrap import paired
-from models.compression import StudentConfig, distil, int8_dynamic, int8_static
+from models.compression import STUDENTS, distil, int8_dynamic, int8_static
 from models.metrics import ranks_from_scores, recall
 from models.ranker import RankingRows, ndcg_of
 from models.ranking_features import FEATURES
 from pipelines.build_dataset import load_rows
-from pipelines.rankers import load_booster, rows_for
+from pipelines.rankers import LOSE, load_booster, rows_for
 from pipelines.stages import Context, open_context
 from pipelines.train_two_tower import questions_of
 from settings import ROOT
@@ -68,7 +68,8 @@ def ranker(context: Context, say: Any) -> Task:
     name, fewer = pruned(booster, chosen)
     forms[name] = fewer
     say("the student learns")
-    student = distil(learn, booster.predict(learn.features), StudentConfig(), threads=context.settings.threads)
+    teacher = booster.predict(learn.features)
+    student = distil(learn, teacher, STUDENTS["ranker"], threads=context.settings.threads).onnx()
     sample = {"features": chosen.features[:20_000]}
     forms |= {"student": student, "student int8 dynamic": int8_dynamic(student),
               "student int8 static": int8_static(student, sample)}  # fmt: skip
@@ -155,7 +156,7 @@ def show(found: Sequence[Mapping[str, Any]], console: Console) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.compression", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=400, help="runs per form and number of rows")
-    parser.add_argument("--lose", type=float, default=0.01, help="share of quality that may be lost")
+    parser.add_argument("--lose", type=float, default=LOSE, help="share of quality that may be lost")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--save", type=Path, help=f"where to write the result, e.g. {OUT.relative_to(ROOT)}")
     asked = parser.parse_args(arguments)

@@ -32,6 +32,7 @@ from feature_repo.plan import FeaturePlan
 from feature_repo.windows import DAY_MS, HOUR_MS
 from models import onnx_export, ranker
 from models.ann_index import AnnConfig, AnnIndex
+from models.compression import STUDENTS, distil
 from models.cooccurrence import Cooccurrence
 from models.ranking_features import DEVICES, FEATURES, SOURCES, RankingInputs, assemble
 from models.retrieval import SIZES
@@ -54,6 +55,8 @@ class Scale:
     touched: int = 50_000
     trees: int = 300
     leaves: int = 63
+    students: bool = True
+    """Whether networks serve that learned from the trees, as they do where they keep the trees' quality."""
     dim: int = 64
     seed: int = 7
 
@@ -277,7 +280,10 @@ def _rankers(plan: FeaturePlan, scale: Scale, threads: int) -> dict[str, dict[st
         ("ranker", ranker.RankerConfig(trees=scale.trees, leaves=scale.leaves, min_rows_per_leaf=20)),
     ):
         booster = ranker.refit_on_all(data, min(config.trees, scale.trees), config, FEATURES, threads=threads)
-        files[name] = {"model.onnx": onnx_export.trees(booster, len(FEATURES)), "features.json": names}
+        graph = onnx_export.trees(booster, len(FEATURES))
+        if scale.students:
+            graph = distil(data, booster.predict(rows), STUDENTS[name], threads=threads).onnx()
+        files[name] = {"model.onnx": graph, "features.json": names}
     return files
 
 

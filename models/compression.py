@@ -1,8 +1,8 @@
 """Smaller and quicker forms of a model: fewer trees, a student network that learned from the trees, 8-bit integers.
 
 A student is distilled as in Hinton, Vinyals and Dean (2015), for scores: it regresses the teacher's score of every row,
-centred within its request, since only differences within a request order anything. INT8 is onnxruntime's quantisation:
-dynamic measures activations in every run, static once on a sample.
+centred within its request, since only differences within a request order anything. Its scores are on the teacher's
+scale. INT8 is onnxruntime's quantisation: dynamic measures activations in every run, static once on a sample.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class StudentConfig:
     seed: int = 7
 
 
+STUDENTS: Final = {"preranker": StudentConfig(hidden=(32,)), "ranker": StudentConfig()}
+
+
 class Student(nn.Module):  # type: ignore[misc]
     """features float32 [B, F] -> score float32 [B, 1]; missing values count as the mean."""
 
@@ -54,13 +57,31 @@ class Student(nn.Module):  # type: ignore[misc]
         return self.layers(self.scaling(features))
 
 
-def distil(rows: RankingRows, scores: NDArray[np.floating[Any]], config: StudentConfig, *, threads: int = 2) -> bytes:
-    """A student of `scores` [R], the teacher's, as ONNX: features float32 [B, F] -> score float32 [B, 1]."""
+    def rescale(self, scale: float, offset: float) -> None:
+        """Scores from now on: `scale` times what they were, plus `offset`."""
+        last = self.layers[-1]
+        with torch.no_grad():
+            last.weight *= scale
+            last.bias.mul_(scale).add_(offset)
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores float32 [R]."""
+        with torch.no_grad():
+            return np.asarray(self(torch.from_numpy(features))[:, 0])
+
+    def onnx(self) -> bytes:
+        """features float32 [B, F] -> score float32 [B, 1]."""
+        return onnx_export.export(self, (torch.zeros(2, len(self.scaling.mean)),), ["features"], "score")
+
+
+def distil(rows: RankingRows, scores: NDArray[np.floating[Any]], config: StudentConfig, *, threads: int = 2) -> Student:
+    """A student of `scores` [R], the teacher's."""
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
     owner = np.repeat(np.arange(len(rows.groups)), rows.groups)
     centred = scores - (np.bincount(owner, scores) / rows.groups)[owner]
-    target = torch.from_numpy((centred / max(float(centred.std()), 1e-9)).astype(np.float32))[:, None]
+    spread = max(float(centred.std()), 1e-9)
+    target = torch.from_numpy((centred / spread).astype(np.float32))[:, None]
     features, student = torch.from_numpy(rows.features), Student(rows.features, config)
     optimiser = torch.optim.Adam(student.parameters(), lr=config.learning_rate)
     steps = config.epochs * -(-len(target) // _BATCH)
@@ -72,7 +93,8 @@ def distil(rows: RankingRows, scores: NDArray[np.floating[Any]], config: Student
             nn.functional.mse_loss(student(features[chosen]), target[chosen]).backward()
             optimiser.step()
             schedule.step()
-    return onnx_export.export(student, (features[:2],), ["features"], "score")
+    student.rescale(spread, float(scores.mean()))
+    return student
 
 
 def int8_dynamic(model: bytes) -> bytes:

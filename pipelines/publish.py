@@ -81,7 +81,8 @@ def bundles_of(context: Context, stage: Stage, found: dict[str, str], folder: Pa
         files = _files(stage, [f"{name}/{file}" for file in ("model.onnx", "model.txt", "features.json")])
         files |= {file.name: file for file in [stage.path(f"{name}/baseline.json")] if file.exists()}
         version = stage.path(f"{name}/version.txt").read_text().strip()
-        meta = {"features_sha256": FEATURES_SHA, "reads": list(STORED), "report": _json(stage, f"{name}/report.json")}
+        report = _json(stage, f"{name}/report.json")
+        meta = {"features_sha256": FEATURES_SHA, "reads": list(STORED), "form": report["form"], "report": report}
         plan[name] = (version, files, meta | _feature_versions(context.settings))
     return {
         name: write_bundle(folder, name, version, files, shared | meta, gate=gate)

@@ -144,7 +144,10 @@ def write(bad: Bad, champion: Bundle, folder: Path, version: str, seed: int) -> 
     meta = {**champion.manifest.meta, "drill": bad.kind}
     if bad.make is stale and "until_ms" in meta:
         meta["until_ms"] = int(meta["until_ms"]) - OLD_MS
-    write_bundle(folder, "ranker", version, dict(bad.make(files, seed)), meta, gate="pending")
+    made = bad.make(files, seed)
+    if made["model.txt"] != files["model.txt"]:
+        meta["form"] = "trees"  # such mistakes are made in trees, which then serve themselves
+    write_bundle(folder, "ranker", version, dict(made), meta, gate="pending")
     return folder
 
 
@@ -178,7 +181,7 @@ def _appended(graph: bytes, nodes: Sequence[Any], constants: dict[str, Any]) -> 
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     for opset in model.opset_import:
         if opset.domain == "":
-            opset.version = OPSET
+            opset.version = max(opset.version, OPSET)
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1]))
     return bytes(model.SerializeToString())

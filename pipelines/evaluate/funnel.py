@@ -20,6 +20,7 @@ from rich.table import Table
 
 from adapters.provenance import stamp
 from adapters.registry import open_registry
+from models import onnx_export
 from models.bootstrap import interval, paired
 from models.metrics import Ranks, coverage, intra_list_diversity, per_shopper, ranks_from_list, ranks_from_scores
 from models.rerank.base import brought_forward
@@ -30,7 +31,6 @@ from pipelines.build_dataset import Outcomes
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.history import Ints, load_feeds
 from pipelines.oracle import Oracle, open_oracle
-from pipelines.rankers import load_booster
 from pipelines.run_record import record
 from pipelines.stages import Context, Stage
 
@@ -118,23 +118,28 @@ class Funnel:
 
     def __init__(self, stage: Stage, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
-        self._preranker, self._ranker = load_booster(stage, "preranker"), load_booster(stage, "ranker")
+        self._preranker, self._ranker = (
+            onnx_export.session(stage.path(f"{name}/model.onnx").read_bytes()) for name in ("preranker", "ranker")
+        )
         self.rows: Ints = np.zeros(0, dtype=np.int64)
 
     def rank(self, request: int) -> dict[str, Ints]:
         """Ranked rows by variant; `rows` keeps the request's candidates."""
         found = self._retrieval.candidates(request)
         features, self.rows = self._retrieval.features(request, found), found.rows
-        first = self._preranker.predict(features, num_threads=1)
+        first = _scored(self._preranker, features)
         kept = top_rows(first, PRERANKED)
-        scores = self._ranker.predict(features[kept], num_threads=1)
-        ranked = kept[top_rows(scores, PRERANKED)]
+        ranked = kept[top_rows(_scored(self._ranker, features[kept]), PRERANKED)]
         rows = found.rows[ranked]
         return {
             "funnel": rows,
             "pre-ranker": found.rows[kept],
             "funnel + diversity": rearranged(self._retrieval, request, rows),
         }
+
+
+def _scored(model: Any, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(model.run(None, {"features": features})[0][:, 0], np.float64)
 
 
 def rearranged(

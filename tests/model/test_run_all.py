@@ -21,6 +21,8 @@ from models.cooccurrence import Cooccurrence
 from models.ranking_features import FEATURES
 from pipelines import publish
 from pipelines.apply_features import compile_plan
+from pipelines.build_dataset import load_rows
+from pipelines.rankers import LOSE, load_booster, scores_of
 from pipelines.repeat import repeat
 from pipelines.run_all import STEPS, bring
 from pipelines.seed_history import seed
@@ -64,6 +66,23 @@ def test_bundles_are_what_serving_expects(context: Context) -> None:
         rows = np.full((4, len(FEATURES)), np.nan, dtype=np.float32)
         scores = onnx_export.run(bundles[name].path("model.onnx").read_bytes(), {"features": rows})
         assert scores.shape == (4, 1)
+
+
+def test_the_form_that_kept_its_quality_serves(context: Context) -> None:
+    backtest, production = context.stage("backtest"), context.stage("production")
+    rows = load_rows(backtest)[0].features[:500]
+    for name, bundle in load_current(context.settings.published).items():
+        if name not in ("preranker", "ranker"):
+            continue
+        tried = json.loads(backtest.path(f"{name}/report.json").read_text())
+        kept = tried["ndcg_at_10"]["student"] >= (1 - LOSE) * tried["ndcg_at_10"]["trees"]
+        assert tried["form"] == ("student" if kept else "trees")
+        assert bundle.manifest.meta["form"] == tried["form"], "production takes what the backtest chose"
+        trees, served = load_booster(production, name).predict(rows), scores_of(production, name, rows)
+        same = onnx_export.max_difference(served.astype(np.float32), trees) < 1e-4
+        assert same == (tried["form"] == "trees"), "model.txt holds the trees either way"
+        assert np.corrcoef(served, trees)[0, 1] > 0.5
+        assert abs(served.mean() - trees.mean()) < trees.std(), "a student speaks on its teacher's scale"
 
 
 def test_triton_and_the_registry_hold_the_same_versions(context: Context) -> None:

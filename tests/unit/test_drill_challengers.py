@@ -94,6 +94,16 @@ def test_stale_features_no_longer_move_the_score(champion: Bundle, rows: np.ndar
     assert np.abs(scores(stale, rows) - scores(stale, other)).max() > 0.1
 
 
+@pytest.mark.parametrize("bad", SIX, ids=lambda bad: bad.kind)
+def test_mistakes_in_trees_make_a_students_place_theirs(bad: Bad, champion: Bundle, tmp_path: Path) -> None:
+    files = {file: champion.path(file).read_bytes() for file in champion.manifest.files}
+    student = write_bundle(tmp_path, "ranker", "1", dict(files), {"form": "student"}, gate="passed")
+    bundle = made(bad.kind, student, tmp_path)
+    in_trees = bundle.manifest.files["model.txt"] != student.manifest.files["model.txt"]
+    assert bundle.manifest.meta["form"] == ("trees" if in_trees else "student")
+    assert in_trees == (bad.kind in ("worse quality", "miscalibrated", "stale features"))
+
+
 @pytest.mark.parametrize("kind", ["worse quality", "miscalibrated", "stale features"])
 def test_parity_holds_where_the_fault_is_not_in_the_graph(
     kind: str, champion: Bundle, rows: np.ndarray, tmp_path: Path

@@ -25,7 +25,7 @@ from adapters.model_server import InProcess
 from adapters.web import create_app
 from adapters.why import Explainer
 from models import onnx_export
-from models.contributions import Explained
+from models.contributions import Network, Trees
 from models.ranking_features import FEATURES
 from services.recommender.admission import Admission
 from services.recommender.answers import Answers
@@ -33,7 +33,7 @@ from services.recommender.api import add_routes
 from services.recommender.lineup import load_lineup
 from services.recommender.record import to_record
 from services.recommender.terms import Shopper
-from tests.unit.recommender_bundles import publish
+from tests.unit.recommender_bundles import publish, scorer
 from tests.unit.recommender_world import BUDGETS, NOW, FakeShoppers, ask, catalogue_of, recommender_of, shelf_of
 
 PLENTY = dict.fromkeys(BUDGETS, 10_000.0)
@@ -219,17 +219,45 @@ def test_a_record_of_another_shape_is_no_crash(tmp_path: Path) -> None:
     assert why["outcome"] == "cannot"
 
 
+def a_network(rows: np.ndarray) -> np.ndarray:
+    """A student of three features: a sum, a product, and what is missing counts as the average, 0."""
+    known = np.nan_to_num(rows)
+    return 2 * known[:, 0] + known[:, 1] * known[:, 2] + 5
+
+
+def test_what_features_added_to_a_network_adds_up_and_treats_equals_alike() -> None:
+    rows = np.array([[1.0, 3.0, 2.0, 7.0], [-1.0, np.nan, 2.0, 1.0]], np.float32)
+    found = Network(a_network).of(rows)
+    np.testing.assert_allclose(found.by_feature.sum(axis=1) + found.base, a_network(rows), atol=1e-6)
+    np.testing.assert_allclose(found.by_feature, [[2, 3, 3, 0], [-2, 0, 0, 0]], atol=1e-6)
+    assert found.base == 5
+
+
+async def test_a_student_is_explained_by_itself_not_by_its_teacher(tmp_path: Path, booster: Any) -> None:
+    bundles = a_set(tmp_path, booster)
+    files = {file: bundles["ranker"].path(file).read_bytes() for file in bundles["ranker"].manifest.files}
+    shutil.rmtree(bundles["ranker"].folder)
+    files["model.onnx"] = scorer(2.0)
+    bundles["ranker"] = write_bundle(tmp_path / "published", "ranker", "1", files, {"form": "student"}, gate="passed")
+    why = Explainer(tmp_path / "published").explain(await a_record(bundles))
+    assert why["outcome"] == "same", why["checks"]
+    for item in why["items"]:
+        added = {feature["name"]: feature["contribution"] for feature in item["features"]}
+        assert added.keys() <= {"popularity_score"}
+        assert sum(added.values()) == pytest.approx(item["score"], abs=1e-4)
+
+
 def test_contributions_add_up_to_the_score(tmp_path: Path, booster: Any) -> None:
     booster.save_model(str(tmp_path / "model.txt"))
     rows = np.random.default_rng(5).normal(size=(9, len(FEATURES))).astype(np.float32)
-    found = Explained(tmp_path / "model.txt").of(rows)
+    found = Trees(tmp_path / "model.txt").of(rows)
     np.testing.assert_allclose(found.by_feature.sum(axis=1) + found.base, booster.predict(rows))
 
 
 def test_text_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("nothing of the kind")
     with pytest.raises(ValueError, match="not a LightGBM model"):
-        Explained(tmp_path / "model.txt")
+        Trees(tmp_path / "model.txt")
 
 
 def test_the_archive_keeps_a_version_once_and_checks_it(tmp_path: Path) -> None:
