@@ -35,7 +35,8 @@ from models.metrics import ranks_from_scores, recall
 from models.ranker import RankingRows, ndcg_of
 from models.ranking_features import FEATURES
 from pipelines.build_dataset import load_rows
-from pipelines.rankers import LOSE, load_booster, rows_for
+from pipelines.choose_forms import LOSE
+from pipelines.rankers import load_booster, rows_for
 from pipelines.stages import Context, open_context
 from pipelines.train_two_tower import questions_of
 from settings import ROOT

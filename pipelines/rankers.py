@@ -1,9 +1,8 @@
 """What training the pre-ranker and the ranker have in common: rows, fit, ONNX behind a parity check, the run's record.
 
-Trees learn from what shoppers did, a student network from the trees (`models/compression.py`); the student serves where
-it keeps the trees' quality, because it takes a fraction of their time. The backtest holds its newest requests out and
-lets them choose the number of trees and which of the two serves; production learns from every row with both as chosen,
-since its own outcome is not known yet.
+Trees learn from what shoppers did, a student network from the trees (`models/compression.py`). The backtest holds its
+newest requests out and lets them choose the number of trees; which of the two forms serves is chosen by the window
+after it (`choose_forms`). Production learns from every row with both as chosen, since its own outcome is not known yet.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ from numpy.typing import NDArray
 
 from adapters.registry import open_registry
 from models import onnx_export
-from models.bootstrap import paired
 from models.calibration import ClickModel
 from models.compression import STUDENTS, Student, distil
 from models.contributions import Form
 from models.drift.baseline import shown_rows, summarise
-from models.ranker import RankerConfig, RankingRows, importance, ndcg_of, refit_on_all, train
+from models.ranker import RankerConfig, RankingRows, importance, refit_on_all, train
 from models.ranking_features import FEATURES, FEATURES_SHA
 from pipelines.build_dataset import load_rows
 from pipelines.plots import bars, curves
@@ -33,52 +31,54 @@ from pipelines.run_record import record
 from pipelines.stages import Context, Stage
 
 HELD_OUT: Final = 0.2
-LOSE: Final = 0.01
-"""Share of the trees' NDCG@10 that a student may lack on the held-out requests and still serve. Their mean decides:
-they are too few for an interval so narrow; `bench.compression` gives it, from a whole window."""
+FORMS: Final = "forms.json"
+SERVES: Final = "model.onnx"
+STUDENT: Final = "student.onnx"
 _PARITY_ROWS: Final = 5000
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Trees and their student, one of which (`form`) serves."""
+    """Trees, and their student where that is to serve."""
 
     booster: Any
-    student: Student
-    form: Form
+    student: Student | None = None
+
+    @property
+    def form(self) -> Form:
+        return "trees" if self.student is None else "student"
 
     def graph(self) -> bytes:
         """What serves, as ONNX: features float32 [B, F] -> score float32 [B, 1]."""
-        return self.student.onnx() if self.form == "student" else onnx_export.trees(self.booster, len(FEATURES))
+        return onnx_export.trees(self.booster, len(FEATURES)) if self.student is None else self.student.onnx()
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[Any]:
         """The scores [R] that `graph` must give."""
-        chosen = self.student if self.form == "student" else self.booster
-        return np.asarray(chosen.predict(features))
+        return np.asarray((self.student or self.booster).predict(features))
 
 
 def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None:
     """Write `<name>/{model.txt,model.onnx,features.json,report.json}` of the stage; register it in production.
 
-    `model.txt` holds the trees, `model.onnx` what serves. In production the ranker also gets `baseline.json`: what it
-    saw and said, and the calibration that it promises.
+    `model.txt` holds the trees, `model.onnx` what serves; the backtest has `student.onnx` until both were compared.
+    In production the ranker also gets `baseline.json`: what it saw and said, and the calibration that it promises.
     """
     started, threads = time.monotonic(), context.settings.threads
     rows, times = rows_for(context.rows_of(stage))
     history: list[dict[str, float]] = []
-    chosen: dict[str, Any] = {}
+    form: Form = "student"
+    file = SERVES
     if stage.name == "backtest":
+        file = STUDENT
         recent = times >= np.quantile(times, 1 - HELD_OUT)
-        learn, held_out = rows.requests(~recent), rows.requests(recent)
-        booster, history = train(learn, held_out, config, FEATURES, threads=threads)
+        booster, history = train(rows.requests(~recent), rows.requests(recent), config, FEATURES, threads=threads)
         trees = int(booster.best_iteration)
-        fitted, chosen = _compared(learn, _written(stage, name, booster, trees), name, held_out, threads)
     else:
         trees, form = _chosen(context, name, config)
         booster = refit_on_all(rows, trees, config, FEATURES, threads=threads)
-        written = _written(stage, name, booster, trees)
-        fitted = Fitted(written, _taught(rows, written, name, threads), form)
-    report = _export(stage, name, fitted, rows) | chosen
+    booster.save_model(str(stage.path(f"{name}/model.txt")), num_iteration=trees)
+    fitted = fitted_as(form, load_booster(stage, name), rows, name, threads)  # as written, so as compared and exported
+    report = export(stage, name, fitted, rows, file)
     report |= {"trees": trees, "rows": len(rows.labels), "requests": len(rows.groups), "config": vars(config)}
     report |= {"seconds": round(time.monotonic() - started, 1), "features_sha256": FEATURES_SHA}
     if history:
@@ -86,30 +86,20 @@ def fit(context: Context, stage: Stage, name: str, config: RankerConfig) -> None
     stage.path(f"{name}/report.json").write_text(json.dumps(report, indent=2))
     if stage.name == "production" and name == "ranker":
         baseline = _baseline(stage, rows, times)
-        promised = _promised(context, stage, name, config, trees, fitted.form)
+        promised = _promised(context, stage, name, config, trees, form)
         baseline |= {} if promised is None else {"click_model": promised.as_dict()}
         stage.path(f"{name}/baseline.json").write_text(json.dumps(baseline))
-    context.say(f"{name} ({stage.name}): {trees} trees on {report['rows']:,} rows, {fitted.form} serves, "
+    context.say(f"{name} ({stage.name}): {trees} trees{' and a student' if form == 'student' else ''} on "
+                f"{report['rows']:,} rows, "
                 f"ONNX parity {report['parity']:.1e}, {report['seconds']} s")  # fmt: skip
     _log(context, stage, name, config, history, report, importance(booster))
 
 
-def _taught(rows: RankingRows, booster: Any, name: str, threads: int) -> Student:
-    return distil(rows, booster.predict(rows.features), STUDENTS[name], threads=threads)
-
-
-def _compared(
-    learn: RankingRows, booster: Any, name: str, held_out: RankingRows, threads: int
-) -> tuple[Fitted, dict[str, Any]]:
-    """Both forms, with the one that the held-out requests choose; and what they say of them, for the report."""
-    student = _taught(learn, booster, name, threads)
-    teacher, pupil = (ndcg_of(held_out, one.predict(held_out.features)) for one in (booster, student))
-    if not len(teacher):
-        return Fitted(booster, student, "trees"), {}
-    form: Form = "student" if pupil.mean() >= (1 - LOSE) * teacher.mean() else "trees"
-    found = {"ndcg_at_10": {"trees": float(teacher.mean()), "student": float(pupil.mean())},
-             "student_minus_trees": paired(pupil, teacher, seed=0).as_dict()}  # fmt: skip
-    return Fitted(booster, student, form), found
+def fitted_as(form: Form, booster: Any, rows: RankingRows, name: str, threads: int) -> Fitted:
+    """The trees in this form; a student learns from them on `rows`."""
+    if form == "trees":
+        return Fitted(booster)
+    return Fitted(booster, distil(rows, booster.predict(rows.features), STUDENTS[name], threads=threads))
 
 
 def _baseline(stage: Stage, rows: RankingRows, times: np.ndarray) -> dict[str, Any]:
@@ -137,7 +127,7 @@ def _promised(
     else:
         rows = rows_for(before)[0]
         booster = refit_on_all(rows, trees, config, FEATURES, threads=threads)
-        scores = Fitted(booster, _taught(rows, booster, name, threads), form).predict(held.features)
+        scores = fitted_as(form, booster, rows, name, threads).predict(held.features)
     keep = shown_rows(scores, held.groups)
     clicked = held.labels[keep] >= 1
     return ClickModel.fit(scores[keep], clicked) if clicked.any() and not clicked.all() else None
@@ -160,33 +150,27 @@ def load_booster(stage: Stage, name: str) -> Any:
     return lightgbm.Booster(model_file=str(stage.path(f"{name}/model.txt")))
 
 
-def scores_of(stage: Stage, name: str, features: NDArray[np.float32]) -> NDArray[np.float64]:
+def scores_of(stage: Stage, name: str, features: NDArray[np.float32], file: str = SERVES) -> NDArray[np.float64]:
     """What the stage's model, in the form that serves, says of rows [R, F]."""
-    graph = stage.path(f"{name}/model.onnx").read_bytes()
+    graph = stage.path(f"{name}/{file}").read_bytes()
     return onnx_export.run(graph, {"features": features})[:, 0].astype(np.float64)
 
 
 def _chosen(context: Context, name: str, config: RankerConfig) -> tuple[int, Form]:
-    """Number of trees and form, as the backtest chose them."""
-    path = context.stage("backtest").path(f"{name}/report.json")
-    if not path.exists():
-        return config.trees, "trees"
-    report = json.loads(path.read_text())
-    return int(report["trees"]), report["form"]
+    """Number of trees, as the backtest chose it, and form, as the window after it chose it."""
+    backtest = context.stage("backtest")
+    report, forms = backtest.path(f"{name}/report.json"), backtest.path(FORMS)
+    trees = int(json.loads(report.read_text())["trees"]) if report.exists() else config.trees
+    return trees, json.loads(forms.read_text())[name]["form"] if forms.exists() else "trees"
 
 
-def _written(stage: Stage, name: str, booster: Any, trees: int) -> Any:
-    """The first `trees` as `model.txt`, and as they are read from there: what is taught, compared and exported."""
-    booster.save_model(str(stage.path(f"{name}/model.txt")), num_iteration=trees)
-    return load_booster(stage, name)
-
-
-def _export(stage: Stage, name: str, fitted: Fitted, rows: RankingRows) -> dict[str, Any]:
+def export(stage: Stage, name: str, fitted: Fitted, rows: RankingRows, file: str = SERVES) -> dict[str, Any]:
+    """Write the ONNX `file` and the features' names; gives form and parity for the report."""
     graph = fitted.graph()
     chosen = np.random.default_rng(0).permutation(len(rows.features))[:_PARITY_ROWS]
     sample = rows.features[chosen]
     scores = onnx_export.run(graph, {"features": sample})[:, 0]
-    stage.path(f"{name}/model.onnx").write_bytes(graph)
+    stage.path(f"{name}/{file}").write_bytes(graph)
     stage.path(f"{name}/features.json").write_text(json.dumps(list(FEATURES)))
     parity = onnx_export.max_difference(scores, fitted.predict(sample))
     return {"form": fitted.form, "parity": parity, "parity_rows": len(sample)}
@@ -202,8 +186,6 @@ def _log(
         for iteration, metrics in enumerate(history, start=1):
             run.metrics(metrics, step=iteration)
         run.metrics({"onnx_max_abs_difference": report["parity"], "trees": report["trees"], "rows": report["rows"]})
-        if "ndcg_at_10" in report:
-            run.metrics({f"held_out_ndcg_at_10_{form}": found for form, found in report["ndcg_at_10"].items()})
         if history:
             run.file("curves.png", curves(history, name))
         run.file("importance.png", bars(gain, f"{name}: gain by feature"))

@@ -22,7 +22,8 @@ from models.ranking_features import FEATURES
 from pipelines import publish
 from pipelines.apply_features import compile_plan
 from pipelines.build_dataset import load_rows
-from pipelines.rankers import LOSE, load_booster, scores_of
+from pipelines.choose_forms import LOSE
+from pipelines.rankers import FORMS, load_booster, scores_of
 from pipelines.repeat import repeat
 from pipelines.run_all import STEPS, bring
 from pipelines.seed_history import seed
@@ -74,9 +75,8 @@ def test_the_form_that_kept_its_quality_serves(context: Context) -> None:
     for name, bundle in load_current(context.settings.published).items():
         if name not in ("preranker", "ranker"):
             continue
-        tried = json.loads(backtest.path(f"{name}/report.json").read_text())
-        kept = tried["ndcg_at_10"]["student"] >= (1 - LOSE) * tried["ndcg_at_10"]["trees"]
-        assert tried["form"] == ("student" if kept else "trees")
+        tried = json.loads(backtest.path(FORMS).read_text())[name]
+        assert tried["form"] == ("student" if tried["student"] >= (1 - LOSE) * tried["trees"] else "trees")
         assert bundle.manifest.meta["form"] == tried["form"], "production takes what the backtest chose"
         trees, served = load_booster(production, name).predict(rows), scores_of(production, name, rows)
         same = onnx_export.max_difference(served.astype(np.float32), trees) < 1e-4

@@ -88,6 +88,8 @@ def test_a_change_runs_again_what_reads_its_files(monkeypatch: pytest.MonkeyPatc
 
     assert changed("pipelines.publish") == {"publish-production"}
     assert changed("pipelines.evaluate") == {"evaluate-backtest", "publish-production"}
-    rankers = {"train_ranker-backtest", "train_ranker-production", "evaluate-backtest", "publish-production"}
-    assert changed("pipelines.train_ranker") == rankers
+    forms = {"choose_forms-backtest", "train_preranker-production", "train_ranker-production", "evaluate-backtest",
+             "publish-production"}  # fmt: skip
+    assert changed("pipelines.choose_forms") == forms
+    assert changed("pipelines.train_ranker") == forms | {"train_ranker-backtest"}
     assert len(changed("pipelines.train_two_tower")) == len([s for s in STEPS if s.pipeline != "build_cooccurrence"])
