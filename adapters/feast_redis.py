@@ -36,7 +36,7 @@ def key_maker(project: str, join_keys: tuple[str, ...]) -> Callable[[tuple[str, 
     head, tail = _head(tuple(sorted(join_keys))), project.encode()
     if len(order) == 1:
         return lambda values: b"%b%b%b" % (head, _text(values[0]), tail)
-    return lambda values: b"".join([head, *(_text(values[at]) for at in order), tail])
+    return lambda values: b"".join([head, *(_text_again(values[at]) for at in order), tail])
 
 
 @lru_cache(maxsize=1024)
@@ -125,6 +125,10 @@ def _head(names: tuple[str, ...]) -> bytes:
 def _text(text: str) -> bytes:
     raw = text.encode()
     return _U32.pack(_STRING) + _U32.pack(len(raw)) + raw
+
+
+_text_again: Final = lru_cache(maxsize=4096)(_text)
+"""For keys of several parts, which are asked for together: one shopper with every category."""
 
 
 def _varint(number: int) -> bytes:

@@ -221,7 +221,7 @@ def rankers(result: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     return (
         f"**Rankers on one protocol**, {result['requests']['judge']:,} requests after all that was learned from "
-        f"(`{result['command']}`); difference of {metrics[0]} from the shipped ranker; one thread, 200 rows:\n\n"
+        f"(`{result['command']}`); difference of {metrics[0]} from the shipped trees; one thread, 200 rows:\n\n"
         f"{table(['ranker', *metrics, 'difference', 'fit s', 'ms'], rows)}\n\n{source(result)}"
     )
 

@@ -2,7 +2,8 @@
 
 On what `make demo` trained: all learn from the backtest's rows (the newest fifth of the requests chooses trees and
 epochs) and are judged on the window after it, which none of them saw: the rows that serving would have ranked.
-  lambdarank                 the shipped ranker: LightGBM, position bias learned beside the trees
+  lambdarank                 the shipped ranker's trees: LightGBM, position bias learned beside them
+  lambdarank's student       the network that learns from those trees, and serves where it keeps their quality
   lambdarank, no positions   the same without positions
   engagement trees           LightGBM, logistic, a positive weighs what it is worth (click 1, cart 2, order 3)
   DCNv2 listwise             a deep and cross network, softmax over each request's rows
@@ -38,7 +39,7 @@ from models.deep_ranker import DeepRankerConfig, Objective
 from models.ranker import RANKER, RankingRows, ndcg_of, parameters, train
 from models.ranking_features import FEATURES
 from pipelines.build_dataset import load_rows
-from pipelines.rankers import HELD_OUT, rows_for
+from pipelines.rankers import HELD_OUT, fitted_as, rows_for
 from pipelines.stages import open_context
 from settings import ROOT
 
@@ -78,8 +79,15 @@ def data_of(threads: int) -> Data:
 
 def lambdarank(data: Data, *, positions: bool = True) -> bytes:
     learn = data.learn if positions else replace(data.learn, positions=None)
-    booster, _ = train(learn, data.choose, RANKER, FEATURES, threads=data.threads)
-    return onnx_export.trees(_best(booster), len(FEATURES))
+    return onnx_export.trees(_lambdarank(learn, data), len(FEATURES))
+
+
+def student(data: Data) -> bytes:
+    return fitted_as("student", _lambdarank(data.learn, data), data.learn, "ranker", data.threads).graph()
+
+
+def _lambdarank(learn: RankingRows, data: Data) -> Any:
+    return _best(train(learn, data.choose, RANKER, FEATURES, threads=data.threads)[0])
 
 
 def engagement_trees(data: Data) -> bytes:
@@ -108,6 +116,7 @@ def dcn(data: Data, objective: Objective) -> bytes:
 
 KINDS: Final[Mapping[str, Callable[[Data], bytes]]] = {
     "lambdarank": lambdarank,
+    "lambdarank's student": student,
     "lambdarank, no positions": lambda data: lambdarank(data, positions=False),
     "engagement trees": engagement_trees,
     "DCNv2 listwise": lambda data: dcn(data, "listwise"),

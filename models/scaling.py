@@ -15,7 +15,7 @@ _CLIP: Final = 6.0  # standard deviations
 class Scaling(nn.Module):  # type: ignore[misc]
     """features float32 [B, F], NaN where missing -> float32 [B, F] of mean 0 and deviation 1, by the rows given first.
 
-    Prices and counts span orders of magnitude: sign(x) ln(1 + |x|) comes first.
+    Prices and counts span orders of magnitude: what is above 0 becomes ln(1 + x) first.
     """
 
     def __init__(self, features: NDArray[np.float32]) -> None:
@@ -34,4 +34,4 @@ class Scaling(nn.Module):  # type: ignore[misc]
 
 
 def _squeeze(features: Tensor) -> Tensor:
-    return torch.sign(features) * torch.log1p(torch.abs(features))
+    return torch.log1p(features.clamp(min=0)) + features.clamp(max=0)

@@ -31,6 +31,7 @@ from pipelines.build_dataset import Outcomes
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.history import Ints, load_feeds
 from pipelines.oracle import Oracle, open_oracle
+from pipelines.rankers import FORMS, SERVES
 from pipelines.run_record import record
 from pipelines.stages import Context, Stage
 
@@ -119,7 +120,7 @@ class Funnel:
     def __init__(self, stage: Stage, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
         self._preranker, self._ranker = (
-            onnx_export.session(stage.path(f"{name}/model.onnx").read_bytes()) for name in ("preranker", "ranker")
+            onnx_export.session(stage.path(f"{name}/{SERVES}").read_bytes()) for name in ("preranker", "ranker")
         )
         self.rows: Ints = np.zeros(0, dtype=np.int64)
 
@@ -209,6 +210,10 @@ def _audit(stage: Stage, measured: Measured) -> dict[str, Any]:
         },
         "candidates_hold_of_relevant": round(float(np.mean(measured.reached)), 4),
         "beyond_the_list": "the funnel's list has 200 items; a relevant item outside of it has rank infinity",
+        "forms": {
+            "treatment": "which form of a ranker serves, its trees or their student, was chosen by this same window",
+            **{name: one["form"] for name, one in json.loads(stage.path(FORMS).read_text()).items()},
+        },
     }  # fmt: skip
 
 
