@@ -33,6 +33,8 @@ _PRODUCTS: Final = ("MatMul", "Gemm")  # not what squeezes raw features: prices 
 class StudentConfig:
     hidden: tuple[int, ...] = (128, 64)
     epochs: int = 8
+    most_rows: int = 2_000_000
+    """Rows to learn from in all epochs together, so that a large history does not take longer."""
     learning_rate: float = 2e-3
     seed: int = 7
 
@@ -84,10 +86,11 @@ def distil(rows: RankingRows, scores: NDArray[np.floating[Any]], config: Student
     target = torch.from_numpy((centred / spread).astype(np.float32))[:, None]
     features, student = torch.from_numpy(rows.features), Student(rows.features, config)
     optimiser = torch.optim.Adam(student.parameters(), lr=config.learning_rate)
-    steps = config.epochs * -(-len(target) // _BATCH)
+    epochs = min(config.epochs, max(1, round(config.most_rows / len(target))))
+    steps = epochs * -(-len(target) // _BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     shuffled = torch.Generator().manual_seed(config.seed)
-    for _ in range(config.epochs):
+    for _ in range(epochs):
         for chosen in torch.randperm(len(target), generator=shuffled).split(_BATCH):
             optimiser.zero_grad()
             nn.functional.mse_loss(student(features[chosen]), target[chosen]).backward()
