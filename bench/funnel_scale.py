@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="recommender processes (default 2)")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each load step (default 8)")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="requests per second, rising")
+    parser.add_argument("--trees", action="store_true", help="trees serve, not their students: as on data where these "
+                                                             "fall behind")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a small marketplace and two short steps, as a test does")
     parser.add_argument("--home", type=Path, help="an empty folder to build in; kept afterwards")
     parser.add_argument("--save", type=Path, help="write the result here and the raw samples beside it")
@@ -169,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = QUICK if options.quick else Scale(
         items=options.items, users=options.users, touched=max(1, options.items // 20)
     )  # fmt: skip
+    scale = replace(scale, students=not options.trees)
     rates = [10.0, 20.0] if options.quick else [float(rate) for rate in options.rates.split(",")]
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="minimart-funnel-") as folder:

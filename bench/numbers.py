@@ -87,8 +87,9 @@ def funnel_scale(result: Mapping[str, Any]) -> str:
     scale, over, cpu, floor = result["scale"], result["overload"], result["cpu_ms_per_answer"], result["floor_ms"]
     return (
         f"**The funnel over HTTP at {scale['items']:,} items and {scale['users']:,} shoppers** "
-        f"(`{result['command']}`), {result['workers']} worker(s), the load driver on the same machine; the last row is "
-        f"the overload. Milliseconds as the client waits:\n\n"
+        f"(`{result['command']}`), {result['workers']} worker(s), the load driver on the same machine; the "
+        f"ranker is {'a student of ' if scale.get('students') else ''}{scale['trees']} trees of {scale['leaves']} "
+        f"leaves. The last row is the overload. Milliseconds as the client waits:\n\n"
         + table(["requests/s", "answered", "shed", "errors", "P50", "P95", "P99", "max"], rows)
         + f"\n\nAn answer costs {cpu} ms of CPU, {result['cpu_over_floor']} times its kernels alone ({floor} ms: "
         f"{floors}), {result['cpu_over_row']} times the same one after the other ({result['in_a_row_ms']} ms). "
