@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,7 @@ class Worker:
         self._state, self._publisher, self._bootstrap, self._lake = state, publisher, bootstrap, lake
         self._instance, self._crash, self._outdated = instance, crash, outdated
         self._shards: dict[int, Shard] = {}
+        self._assigned: frozenset[TopicPartition] = frozenset()
         self._newest, self._lag = 0.0, ConsumerLag(SOURCE)
         FEATURE_AGE_SECONDS.set_function(lambda: max(0.0, time.time() - self._newest) if self._newest else 0.0)
         self._stop = threading.Event()
@@ -89,7 +90,7 @@ class Worker:
                 _log.warning("kafka_failed", error=repr(error))
                 self._stop.wait(0.5)
             finally:
-                self._shards.clear()
+                self._forget()
 
     def close(self) -> None:
         """Release the connections."""
@@ -109,9 +110,9 @@ class Worker:
             consumer.subscribe(topics=[*self._engine.plan.topics, events.REKEYED])
             while not self._stop.is_set():
                 polled = consumer.poll(timeout_ms=200, max_records=MAX_RECORDS)
-                owned = {tp.partition for tp in consumer.assignment()}
-                if owned != set(self._shards) or not owned:
-                    self._take_over(consumer, owned)
+                assigned = frozenset(consumer.assignment())
+                if assigned != self._assigned or not assigned:
+                    self._take_over(consumer, assigned)
                 elif polled:
                     self._turn(polled)
                     self._stop.wait(BREATH_SECONDS)
@@ -119,17 +120,22 @@ class Worker:
         finally:
             consumer.close(autocommit=False, timeout_ms=2_000)
 
-    def _take_over(self, consumer: Any, owned: Iterable[int]) -> None:
-        """Claim and load the owned partitions and seek to where their commits stand; drop the others."""
-        self._shards.clear()
-        self.status = {} if owned else {"kafka": "no partition is assigned to this worker"}
-        for partition in owned:
+    def _take_over(self, consumer: Any, assigned: frozenset[TopicPartition]) -> None:
+        """Claim and load the assigned partitions and seek to where their commits stand; drop the others."""
+        self._forget()
+        self.status = {} if assigned else {"kafka": "no partition is assigned to this worker"}
+        for partition in sorted({tp.partition for tp in assigned}):
             self._shards[partition] = self._load(partition)
-        for tp in consumer.assignment():
+        for tp in assigned:  # a topic may join its partitions later, where the group's leader did not know it yet
             consumer.seek(tp, self._shards[tp.partition].next_offset(tp.topic))
-        self._lag.keep(consumer.assignment())
-        if owned:
+        self._assigned = assigned
+        self._lag.keep(assigned)
+        if assigned:
             _log.info("partitions_owned", partitions=sorted(self._shards))
+
+    def _forget(self) -> None:
+        self._shards.clear()
+        self._assigned = frozenset()
 
     def _load(self, partition: int) -> Shard:
         """The shard of a partition; rebuilds the online store when Redis does not know where it stands."""
