@@ -144,6 +144,7 @@ class Settings(BaseSettings):
     recommender_cache_ms: float = Field(2000, ge=0, le=60_000, description="how long a stranger's answer is kept for the next stranger, in ms; 0: not")
     recommender_coalesce: bool = Field(True, description="identical requests at the same time wait for one decision")
     recommender_workers: int = Field(1, ge=1, le=64, description="processes that answer behind the one port")
+    recommender_pin: bool = Field(False, description="each worker keeps to a core of its own; for machines that serve little else")
 
     # Feature server
     feature_server_cache_mib: int = Field(64, ge=1, le=65536, description="last known rows kept for when Redis is away")

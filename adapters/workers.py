@@ -39,10 +39,11 @@ _spawn = multiprocessing.get_context("spawn")
 _log = structlog.get_logger()
 
 
-def serve_workers(factory: Factory, host: str, port: int, name: str, workers: int) -> int:
+def serve_workers(factory: Factory, host: str, port: int, name: str, workers: int, *, pin: bool = False) -> int:
     """Serve with `workers` processes until SIGTERM or SIGINT; the exit code.
 
-    `factory` is a module's function: each worker calls it with the folder that the workers share.
+    `factory` is a module's function: each worker calls it with the folder that the workers share. `pin`: each keeps to
+    one core, the next one with each; of two that share a core by chance both would be late, whatever the others do.
     """
     try:
         listener = listen(host, port, name)
@@ -52,7 +53,7 @@ def serve_workers(factory: Factory, host: str, port: int, name: str, workers: in
     shared = Path(tempfile.mkdtemp(prefix=f"minimart-{name}-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)  # for the workers, whose prometheus_client looks there first
     try:
-        return _Workers(factory, listener, shared, workers).run()
+        return _Workers(factory, listener, shared, workers, pin=pin).run()
     finally:
         listener.close()
         shutil.rmtree(shared, ignore_errors=True)
@@ -104,45 +105,49 @@ def _runs(pid: int) -> bool:
 class _Workers:
     """The parent's side."""
 
-    def __init__(self, factory: Factory, listener: socket.socket, shared: Path, count: int) -> None:
+    def __init__(self, factory: Factory, listener: socket.socket, shared: Path, count: int, *, pin: bool) -> None:
         self._factory, self._listener, self._shared, self._count = factory, listener, shared, count
+        self._cores = sorted(os.sched_getaffinity(0)) if pin and hasattr(os, "sched_getaffinity") else []
         self._stop = threading.Event()
-        self._alive: list[SpawnProcess] = []
+        self._alive: dict[int, SpawnProcess] = {}
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
-        self._alive = [self._start() for _ in range(self._count)]
+        for stops in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stops, lambda *_: self._stop.set())
+        self._alive = {number: self._start(number) for number in range(self._count)}
         code = 0
         while not self._stop.is_set():
-            wait([process.sentinel for process in self._alive], timeout=0.2)
-            for process in [one for one in self._alive if not one.is_alive()]:
-                self._alive.remove(process)
+            wait([process.sentinel for process in self._alive.values()], timeout=0.2)
+            for number, process in [one for one in self._alive.items() if not one[1].is_alive()]:
+                del self._alive[number]
                 if process.exitcode == MISCONFIGURED:
                     code = MISCONFIGURED
                     self._stop.set()
                 elif not self._stop.wait(RESTART_AFTER_S):
                     _log.error("worker_died", pid=process.pid, exit_code=process.exitcode)
-                    self._alive.append(self._start())
+                    self._alive[number] = self._start(number)
         self._end()
         return code
 
-    def _start(self) -> SpawnProcess:
-        process = _spawn.Process(target=_work, args=(self._factory, self._listener, self._shared), daemon=True)
+    def _start(self, number: int) -> SpawnProcess:
+        core = self._cores[number % len(self._cores)] if self._cores else None
+        process = _spawn.Process(target=_work, args=(self._factory, self._listener, self._shared, core), daemon=True)
         process.start()
         return process
 
     def _end(self) -> None:
-        for process in self._alive:
+        for process in self._alive.values():
             process.terminate()
-        for process in self._alive:
+        for process in self._alive.values():
             process.join(2 * DRAIN_SECONDS)
             if process.is_alive():
                 process.kill()
 
 
-def _work(factory: Factory, listener: socket.socket, shared: Path) -> None:
+def _work(factory: Factory, listener: socket.socket, shared: Path, core: int | None) -> None:
     """One worker's life. It ends with the parent, however that ended: nobody else would know of it."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         app = factory(shared)

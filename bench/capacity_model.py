@@ -77,8 +77,9 @@ def compared(
     """For each measured step, by workers, what the simulation says of it."""
     demand, found = demand_of(seen, driver=True), []
     for workers, steps in rows.items():
+        machine = Machine(cores, workers, door, pinned=workers > 1)
         for step in steps:
-            outcome = simulate(Machine(cores, workers, door), demand, float(step["rate"]), requests=3000)
+            outcome = simulate(machine, demand, float(step["rate"]), requests=3000)
             predicted = {f"p{p}": round(outcome.percentile(p), 1) for p in (50, 99)}
             share = len(outcome.latency_ms) / (len(outcome.latency_ms) + outcome.shed)
             found.append({
@@ -94,7 +95,7 @@ def carried(seen: Measured, prices: Prices, door: AdmissionConfig, *, requests: 
     """Per shape of machine: the rate at which one keeps the promise, and what the target needs of them."""
     demand, found = demand_of(seen, driver=False), []
     for cores in SHAPES:
-        machine = Machine(cores, cores, door)
+        machine = Machine(cores, cores, door, pinned=True)
 
         def keeps(rate: float, machine: Machine = machine) -> bool:
             outcome = simulate(machine, demand, rate, requests=requests * min(machine.workers, 4))

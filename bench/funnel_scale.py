@@ -80,7 +80,8 @@ def affordable_ms(workers: int, cores: int, driver_ms: float) -> float:
 
     def keeps(ms: float) -> bool:
         demand = Demand(python_ms=ms, kernel_ms=0.0, elsewhere_ms=driver_ms)
-        outcome = simulate(Machine(cores, workers, DOOR), demand, GOAL_RATE, requests=6000)
+        machine = Machine(cores, workers, DOOR, pinned=workers > 1)
+        outcome = simulate(machine, demand, GOAL_RATE, requests=6000)
         return outcome.shed == 0 and outcome.percentile(99) <= GOAL_MS
 
     return most_rate(keeps, high=100.0)

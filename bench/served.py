@@ -1,6 +1,7 @@
 """A recommender of its own, as a process on this machine, for measuring: started, loaded, watched, stopped.
 
 Kafka and Triton are not there: decisions are recorded and packed but not sent (`kafka_down`), models run in process.
+Several workers keep to a core each.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def recommender(
         "home": str(home), "recommender_port": str(port), "port_offset": "0", "redis_url": redis_url,
         "kafka_bootstrap": f"{HOST}:{nobody}", "triton_grpc": f"{HOST}:{nobody}", "recommender_models": "in_process",
         "recommender_workers": str(workers), "recommender_in_flight": str(DOOR.most), "threads": "1",
-        "recommender_at_once": str(DOOR.at_once), "log_level": "warning",
+        "recommender_at_once": str(DOOR.at_once), "recommender_pin": "true", "log_level": "warning",
     } | dict(settings or {})  # fmt: skip
     environment = {f"MINIMART_{name.upper()}": value for name, value in values.items()}
     launch = Launch((python_of("platform"), "-m", "services.recommender"), environment)

@@ -2,9 +2,10 @@
 
 A request is let in or shed by the very door of the recommender, takes a turn in its worker's funnel, and needs in turn
 the worker's interpreter (one piece of Python at a time), its kernels (ONNX in other threads, beside the interpreter)
-and an answer of the store. All that computes needs a core too. After the answer its record is made, by the same
-interpreter, which also does what a worker does whoever asks: once a second it renews its shelf. Queues are first come,
-first served. Knows no measurement: `bench/capacity_model.py` brings the numbers.
+and an answer of the store. All that computes needs a core too: the worker's own, where workers are pinned. After the
+answer its record is made, by the same interpreter, which also does what a worker does whoever asks: once a second it
+renews its shelf. Queues are first come, first served. Knows no measurement: `bench/capacity_model.py` brings the
+numbers.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ class Demand:
 
 @dataclass(frozen=True)
 class Machine:
-    """`workers` processes on `cores`, each behind a `door` of its own."""
+    """`workers` processes on `cores`, each behind a `door` of its own; `pinned`: each keeps to one core."""
 
     cores: int
     workers: int
     door: AdmissionConfig = field(default_factory=AdmissionConfig)
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class Clock:
 
 
 class _Worker:
-    def __init__(self, clock: Clock, machine: Machine) -> None:
+    def __init__(self, clock: Clock, machine: Machine, cores: Resource) -> None:
+        self.cores = cores
         self.interpreter, self.turns = Resource(clock, 1), Resource(clock, machine.door.at_once)
         self.door = Door(machine.door, lambda: clock.now / 1000)
 
@@ -120,8 +123,9 @@ class _Run:
     def __init__(self, machine: Machine, demand: Demand, rng: np.random.Generator) -> None:
         self.machine, self.demand, self.rng = machine, demand, rng
         self.clock = Clock()
-        self.cores = Resource(self.clock, machine.cores)
-        self.workers = [_Worker(self.clock, machine) for _ in range(machine.workers)]
+        pools = machine.cores if machine.pinned else 1
+        cores = [Resource(self.clock, machine.cores // pools) for _ in range(pools)]
+        self.workers = [_Worker(self.clock, machine, cores[i % pools]) for i in range(machine.workers)]
         self.latency: list[float] = []
         self.shed = 0
         self.busy_ms = 0.0
@@ -132,7 +136,7 @@ class _Run:
         """One request's way, from its arrival on."""
         arrived, demand = self.clock.now, self.demand
         if demand.elsewhere_ms:
-            self.clock.at(0.0, self._on_core(demand.elsewhere_ms))
+            self.clock.at(0.0, self._on_core(worker, demand.elsewhere_ms))
         if not worker.door.enter():
             self.shed += 1
             return
@@ -142,7 +146,7 @@ class _Run:
         kernel = demand.kernel_ms * factor / (_PIECES - 1)
         for i in range(_PIECES):
             if i:
-                yield from self._on_core(kernel)
+                yield from self._on_core(worker, kernel)
             yield from self._python(worker, piece)
             if i == 0 and demand.wait_ms:
                 yield demand.wait_ms * factor
@@ -154,14 +158,14 @@ class _Run:
 
     def _python(self, worker: _Worker, ms: float) -> Process:
         yield worker.interpreter
-        yield from self._on_core(ms)
+        yield from self._on_core(worker, ms)
         worker.interpreter.release()
 
-    def _on_core(self, ms: float) -> Process:
-        yield self.cores
+    def _on_core(self, worker: _Worker, ms: float) -> Process:
+        yield worker.cores
         yield ms
         self.busy_ms += ms
-        self.cores.release()
+        worker.cores.release()
 
     def standing(self, worker: _Worker, first_ms: float) -> Process:
         """What a worker does once a second, in pieces as long as a thread may keep the interpreter."""

@@ -146,7 +146,8 @@ def main() -> None:
     settings = load_settings()
     setup_logging(NAME, settings.log_level)
     if settings.recommender_workers > 1:
-        sys.exit(serve_workers(worker, settings.host, settings.port(NAME), NAME, settings.recommender_workers))
+        port, workers = settings.port(NAME), settings.recommender_workers
+        sys.exit(serve_workers(worker, settings.host, port, NAME, workers, pin=settings.recommender_pin))
     try:
         app = build(settings)
     except Misconfigured as error:

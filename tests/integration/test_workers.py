@@ -44,6 +44,13 @@ def workers(url: str, n: int = 40) -> set[int]:
         return set(pool.map(lambda _: httpx.get(f"{url}/pid", timeout=30).json()["pid"], range(n)))
 
 
+def cores(url: str) -> dict[int, list[int]]:
+    """The cores that each process keeps to."""
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda _: httpx.get(f"{url}/pid", timeout=30).json(), range(40))
+        return {one["pid"]: one["cores"] for one in found}
+
+
 def until(happens: Callable[[], bool]) -> None:
     over = time.monotonic() + PATIENCE_S
     while not happens():
@@ -72,8 +79,12 @@ def test_workers_count_together_are_replaced_and_drain(tmp_path: Path) -> None:
         assert metric(url, "minimart_http_in_flight") == 1, "this very look at the metrics"
         assert metric(url, "process_resident_memory_bytes") > 2 * 20e6
 
+        kept = cores(url)
+        assert [len(one) for one in kept.values()] == [1, 1], "each keeps to a core"
+        assert len({one[0] for one in kept.values()}) == min(2, len(os.sched_getaffinity(0))), "of its own"
         os.kill(min(first), signal.SIGKILL)
         until(lambda: len(workers(url) - {min(first)}) == 2)
+        assert sorted(cores(url).values()) == sorted(kept.values()), "the new one takes the core of the dead one"
         assert metric(url, "minimart_http_requests_total", route="/pid") >= before + 50, "the dead one's are kept"
         assert metric(url, "minimart_http_in_flight") == 1
 

@@ -1,4 +1,4 @@
-"""A toy service with several workers, as a program: `python -m tests.integration.toy_workers PORT GATE`.
+"""A toy service with two pinned workers, as a program: `python -m tests.integration.toy_workers PORT GATE`.
 
 `/slow` answers once the file GATE is there.
 """
@@ -10,6 +10,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -21,8 +22,8 @@ def factory(gate: Path, shared: Path) -> FastAPI:
     app = create_app("toy", title="Toy", ready=dict, metrics=partial(merged_metrics, shared))
 
     @app.get("/pid")
-    async def pid() -> dict[str, int]:
-        return {"pid": os.getpid()}
+    async def pid() -> dict[str, Any]:
+        return {"pid": os.getpid(), "cores": sorted(os.sched_getaffinity(0))}
 
     @app.get("/slow")
     async def slow() -> dict[str, int]:
@@ -34,4 +35,4 @@ def factory(gate: Path, shared: Path) -> FastAPI:
 
 
 if __name__ == "__main__":
-    sys.exit(serve_workers(partial(factory, Path(sys.argv[2])), "127.0.0.1", int(sys.argv[1]), "toy", 2))
+    sys.exit(serve_workers(partial(factory, Path(sys.argv[2])), "127.0.0.1", int(sys.argv[1]), "toy", 2, pin=True))

@@ -39,6 +39,13 @@ def test_exponential_service_is_an_m_m_1_queue() -> None:
     assert outcome.latency_ms.mean() == pytest.approx(4.0 / (1 - 0.5), rel=0.1)
 
 
+def test_pinned_workers_wait_as_if_each_had_a_machine_of_its_own() -> None:
+    alone = simulate(Machine(1, 1, OPEN), LONE, rate=60, requests=20_000)
+    pinned = simulate(Machine(2, 2, OPEN, pinned=True), LONE, rate=120, requests=40_000)
+    assert pinned.percentile(50) == pytest.approx(alone.percentile(50), rel=0.05)
+    assert pinned.percentile(99) == pytest.approx(alone.percentile(99), rel=0.1)
+
+
 def test_without_load_a_request_takes_what_it_needs() -> None:
     demand = Demand(python_ms=4.0, kernel_ms=3.0, wait_ms=2.0, record_ms=5.0, elsewhere_ms=0.0)
     outcome = simulate(Machine(cores=4, workers=1), demand, rate=0.5, requests=200)
