@@ -32,7 +32,6 @@ from feature_repo.plan import FeaturePlan
 from feature_repo.windows import DAY_MS, HOUR_MS
 from models import onnx_export, ranker
 from models.ann_index import AnnConfig, AnnIndex
-from models.compression import STUDENTS, distil
 from models.cooccurrence import Cooccurrence
 from models.ranking_features import DEVICES, FEATURES, SOURCES, RankingInputs, assemble
 from models.retrieval import SIZES
@@ -265,6 +264,8 @@ def _neighbours(scale: Scale, ids: list[str], scratch: Path) -> dict[str, dict[s
 
 def _rankers(plan: FeaturePlan, scale: Scale, threads: int) -> dict[str, dict[str, bytes | Path]]:
     """Trees of the usual number and depth, grown on the funnel's rows towards a made-up taste for all of them."""
+    from pipelines.rankers import fitted_as  # brings MLflow, which only building needs
+
     rng, each = np.random.default_rng(scale.seed + 2), 100
     rows = ranking_rows(plan, scale, 200, each, scale.seed + 2).reshape(-1, len(FEATURES))
     known = np.nan_to_num(rows.astype(np.float64))
@@ -280,10 +281,8 @@ def _rankers(plan: FeaturePlan, scale: Scale, threads: int) -> dict[str, dict[st
         ("ranker", ranker.RankerConfig(trees=scale.trees, leaves=scale.leaves, min_rows_per_leaf=20)),
     ):
         booster = ranker.refit_on_all(data, min(config.trees, scale.trees), config, FEATURES, threads=threads)
-        graph = onnx_export.trees(booster, len(FEATURES))
-        if scale.students:
-            graph = distil(data, booster.predict(rows), STUDENTS[name], threads=threads).onnx()
-        files[name] = {"model.onnx": graph, "features.json": names}
+        fitted = fitted_as("student" if scale.students else "trees", booster, data, name, threads)
+        files[name] = {"model.onnx": fitted.graph(), "features.json": names}
     return files
 
 

@@ -15,11 +15,10 @@ from models.bootstrap import paired
 from models.contributions import Form
 from models.ranker import RankingRows, ndcg_of
 from pipelines.build_dataset import load_rows
-from pipelines.rankers import FORMS, SERVES, STUDENT, Fitted, export, load_booster, scores_of
+from pipelines.rankers import FORMS, RANKERS, SERVES, STUDENT, Fitted, export, load_booster, scores_of
 from pipelines.run_record import record
 from pipelines.stages import Context, Stage, open_context
 
-RANKERS: Final = ("preranker", "ranker")
 LOSE: Final = 0.01
 """Share of the trees' NDCG@10 that a student may lack and still serve."""
 

@@ -30,6 +30,7 @@ from pipelines.plots import bars, curves
 from pipelines.run_record import record
 from pipelines.stages import Context, Stage
 
+RANKERS: Final = tuple(STUDENTS)
 HELD_OUT: Final = 0.2
 FORMS: Final = "forms.json"
 SERVES: Final = "model.onnx"

@@ -31,7 +31,7 @@ from pipelines.build_dataset import Outcomes
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.history import Ints, load_feeds
 from pipelines.oracle import Oracle, open_oracle
-from pipelines.rankers import FORMS, SERVES
+from pipelines.rankers import FORMS, RANKERS, SERVES
 from pipelines.run_record import record
 from pipelines.stages import Context, Stage
 
@@ -120,7 +120,7 @@ class Funnel:
     def __init__(self, stage: Stage, retrieval: Retrieval) -> None:
         self._retrieval = retrieval
         self._preranker, self._ranker = (
-            onnx_export.session(stage.path(f"{name}/{SERVES}").read_bytes()) for name in ("preranker", "ranker")
+            onnx_export.session(stage.path(f"{name}/{SERVES}").read_bytes()) for name in RANKERS
         )
         self.rows: Ints = np.zeros(0, dtype=np.int64)
 
