@@ -66,7 +66,8 @@ class Encoder(nn.Module):  # type: ignore[misc]
         self.ids = nn.Embedding(len(content) + 1, dim, padding_idx=0)
         nn.init.normal_(self.ids.weight, std=dim**-0.5)
         self.register_buffer("content", torch.cat([torch.zeros(1, content.shape[1]), torch.from_numpy(content)]))
-        self.describe = nn.Linear(content.shape[1], dim, bias=False)
+        if content.shape[1]:
+            self.describe = nn.Linear(content.shape[1], dim, bias=False)
         self.blocks = nn.ModuleList(Block(dim, 2, dropout) for _ in range(layers))
         self.dropout, self.last = nn.Dropout(dropout), nn.LayerNorm(dim)
 

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", help="all (default), or names separated by commas; `blend` blends those named")
     add("--budget", type=float, help="seconds for tuning, learning and ranking together (default: 600)")
     add("--seen", choices=("auto", "mask", "keep"), help="may touched items be recommended? (default: auto)")
+    add("--refit", action=argparse.BooleanOptionalAction, help="learn the validation items for the test (default)")
     add("--memory", type=float, help="GiB that it may use; decides which models fit (default: 6)")
     add("--seed", type=int, help="default: MINIMART_SEED")
     add("--shoppers", type=int, help="without --data: measure so many active shoppers, chosen at random (default: all)")
@@ -77,8 +78,8 @@ def _protocol(chosen: argparse.Namespace, settings: Settings) -> None:
     options = Options(
         protocol=chosen.protocol or "leave_one_out", ks=numbers_of(chosen.k or "10,20"),
         models=names_of(chosen.models or "all"), budget=600.0 if chosen.budget is None else chosen.budget,
-        seen=chosen.seen or "auto", seed=settings.seed if chosen.seed is None else chosen.seed,
-        threads=settings.threads,
+        seen=chosen.seen or "auto", refit=chosen.refit is not False,
+        seed=settings.seed if chosen.seed is None else chosen.seed, threads=settings.threads,
         memory_gib=6.0 if chosen.memory is None else chosen.memory,
     )  # fmt: skip
     data = load(chosen.data)
@@ -100,6 +101,7 @@ def _command(options: Options) -> str:
     return (
         f"python -m pipelines.evaluate --data FOLDER_OR_FILE --protocol {options.protocol} "
         f"--k {','.join(map(str, options.ks))} --models {','.join(options.models)} --budget {options.budget:g}"
+        + ("" if options.refit else " --no-refit")
     )
 
 

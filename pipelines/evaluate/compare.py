@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from adapters.errors import BadInput
-from models.recommenders.base import Floats, Histories, Ints, Recommender, Training
+from models.recommenders.base import Floats, Histories, Ints, Recommender, Sequences, Training
 from models.recommenders.family import MODELS
 from pipelines.evaluate.blending import MOST_QUESTIONS, Choice, choose
 from pipelines.evaluate.dataset import Dataset
@@ -20,11 +21,10 @@ from pipelines.evaluate.tuning import Tuned, Tuner
 
 BLEND: Final = "blend"
 AUDITED: Final = 3000
-"""So many test users are also judged under the opposite treatments of ties and seen items."""
+"""So many test users, drawn at random, are also judged under the opposites of the treatments that the audit names."""
 _SECONDS_PER_CELL: Final = 15e-9  # scoring and ranking one item for a user by one model; blending it as much again
 _MOST_FOR_JUDGING: Final = 0.3
 _FEW_REPEATS: Final = 0.01
-_TRANSITION_SAMPLE: Final = 3000
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Options:
     models: tuple[str, ...] = ("all",)
     budget: float = 600.0
     seen: str = "auto"
+    refit: bool = True
     seed: int = 7
     threads: int = 2
     memory_gib: float = 6.0
@@ -74,14 +75,28 @@ class Compared:
     fit_seconds: dict[str, float] = field(default_factory=dict)
     choice: Choice | None = None
     judged: dict[str, Judged] = field(default_factory=dict)
-    untransitioned: dict[str, Judged] = field(default_factory=dict)
-    transition_rows: Ints | None = None
-    asked: Questions | None = None
+    unlearned: dict[str, Judged] = field(default_factory=dict)
+    """The audited users asked of models that never learned the validation items; histories hold them."""
+    unknown: dict[str, Judged] = field(default_factory=dict)
+    """The same where histories lack them too."""
+    rows: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Whom the test asks: rows of its questions."""
+    audited: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Who of them is audited: rows of `asked`, ascending."""
+
+    @property
+    def asked(self) -> Questions:
+        return self.parts.test.questions.take(self.rows)
+
+    @property
+    def learned(self) -> Sequences:
+        """What the models that answer the test have learned."""
+        return (self.parts.test if self.options.refit else self.parts.validation).learn
 
     @property
     def to_refit(self) -> float:
         """Seconds that learning the tuned models again will take."""
-        return sum(tuned.refit_seconds for tuned in self.tuned.values())
+        return sum(tuned.refit_seconds for tuned in self.tuned.values()) if self.options.refit else 0.0
 
 
 def compare(data: Dataset, options: Options, progress: Progress) -> Compared:
@@ -92,12 +107,13 @@ def compare(data: Dataset, options: Options, progress: Progress) -> Compared:
     mask = repeats <= _FEW_REPEATS if options.seen == "auto" else options.seen == "mask"
     found = Compared(options, data, parts, mask, repeats)
     kinds = _suitable(found, progress)
-    found.asked, judging = _affordable(found, len(kinds))
+    found.rows, judging = _affordable(found, len(kinds))
+    found.audited = _some(len(found.rows), AUDITED, options.seed)
     _tune(found, kinds, began + options.budget - judging, progress)
-    _judge_without_transition(found)
     if options.blended and len(found.tuned) > 1:
         _choose_blend(found, progress)
-    final = _refit(found, progress)
+    _audit_validation(found)
+    final = _refit(found, progress) if options.refit else _as_tuned(found)
     _judge(found, final, progress)
     return found
 
@@ -122,16 +138,20 @@ def _suitable(found: Compared, progress: Progress) -> dict[str, type[Recommender
     return kinds
 
 
-def _affordable(found: Compared, models: int) -> tuple[Questions, float]:
+def _affordable(found: Compared, models: int) -> tuple[Ints, float]:
     """All test users, or as many as a share of the budget can judge; and the seconds that judging and blending take."""
-    options, questions = found.options, found.parts.test.questions
+    options = found.options
     each = found.data.catalogue.n_items * models * (1 + options.blended) * _SECONDS_PER_CELL
     most = max(int(_MOST_FOR_JUDGING * options.budget / each), 100)
-    if len(questions) > most:
-        chosen = np.random.default_rng(options.seed).permutation(len(questions))[:most]
-        questions = questions.take(np.sort(chosen))
+    rows = _some(len(found.parts.test.questions), most, options.seed)
     blending = 2 * min(len(found.parts.validation.questions), MOST_QUESTIONS) if options.blended else 0
-    return questions, min((len(questions) + blending) * each, options.budget / 2)
+    auditing = 2 * min(len(rows), AUDITED)
+    return rows, min((len(rows) + blending + auditing) * each, options.budget / 2)
+
+
+def _some(of: int, most: int, seed: int) -> Ints:
+    """All of so many rows, or `most` of them drawn at random, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(of)[:most])
 
 
 def _tune(found: Compared, kinds: dict[str, type[Recommender]], until: float, progress: Progress) -> None:
@@ -154,21 +174,6 @@ def _tune(found: Compared, kinds: dict[str, type[Recommender]], until: float, pr
         progress.say(f"{name}: validation NDCG@{found.options.ks[0]} {best.final:.4f}, {trials}, {best.config}")
 
 
-def _judge_without_transition(found: Compared) -> None:
-    """Leave-one-out alone: test items asked of models and histories that lack the validation items."""
-    before, after = found.parts.validation.questions, found.parts.test.questions
-    if found.options.protocol != "leave_one_out":
-        return
-    rows = np.sort(np.random.default_rng(found.options.seed).permutation(len(before))[:_TRANSITION_SAMPLE])
-    asked = Questions(before.take(rows).histories, after.take(rows).relevant)
-    models = {name: tuned.model for name, tuned in found.tuned.items()}
-    found.transition_rows = rows
-    found.untransitioned = judge(
-        lambda histories: {name: model.score(histories) for name, model in models.items()},
-        asked, found.data.catalogue.n_items, mask=found.mask, k=0, threads=found.options.threads,
-    )  # fmt: skip
-
-
 def _choose_blend(found: Compared, progress: Progress) -> None:
     with progress.stage("learning the blend", 30):
         found.choice = choose(
@@ -177,6 +182,24 @@ def _choose_blend(found: Compared, progress: Progress) -> None:
             threads=found.options.threads,
         )  # fmt: skip
     progress.say(f"blend: {found.choice.as_dict()}")
+
+
+def _audit_validation(found: Compared) -> None:
+    """The audited test users, asked of models that never learned the validation items."""
+    models = {name: tuned.model for name, tuned in found.tuned.items()}
+
+    def ask(questions: Questions) -> dict[str, Judged]:
+        return judge(
+            partial(_answers, found, models), questions, found.data.catalogue.n_items, mask=found.mask, k=0,
+            threads=found.options.threads,
+        )  # fmt: skip
+
+    asked = found.asked.take(found.audited)
+    if found.options.refit:  # without it, the report's own figures are these
+        found.unlearned = ask(asked)
+    if found.options.protocol == "leave_one_out":
+        before = found.parts.validation.questions.take(found.rows[found.audited])
+        found.unknown = ask(Questions(before.histories, asked.relevant))
 
 
 def _refit(found: Compared, progress: Progress) -> dict[str, Recommender]:
@@ -191,15 +214,21 @@ def _refit(found: Compared, progress: Progress) -> dict[str, Recommender]:
     return final
 
 
+def _as_tuned(found: Compared) -> dict[str, Recommender]:
+    """The models as validation left them; what learning them took is what the tuner measured."""
+    found.fit_seconds = {name: tuned.refit_seconds for name, tuned in found.tuned.items()}
+    return {name: tuned.model for name, tuned in found.tuned.items()}
+
+
+def _answers(found: Compared, models: dict[str, Recommender], histories: Histories) -> dict[str, Floats]:
+    """Each model's scores, and their blend's."""
+    scores = {name: model.score(histories) for name, model in models.items()}
+    if found.choice is not None:
+        scores[BLEND] = found.choice.combine(scores, histories, mask=found.mask)
+    return scores
+
+
 def _judge(found: Compared, models: dict[str, Recommender], progress: Progress) -> None:
-    assert found.asked is not None
-
-    def answers(histories: Histories) -> dict[str, Floats]:
-        scores = {name: model.score(histories) for name, model in models.items()}
-        if found.choice is not None:
-            scores[BLEND] = found.choice.combine(scores, histories, mask=found.mask)
-        return scores
-
     with progress.stage("ranking the catalogue for every test user", len(found.asked)) as say:
         done, total = 0, len(found.asked)
 
@@ -209,8 +238,8 @@ def _judge(found: Compared, models: dict[str, Recommender], progress: Progress) 
             say(f"{done:,} of {total:,} users", done)
 
         found.judged = judge(
-            answers, found.asked, found.data.catalogue.n_items, mask=found.mask, k=max(found.options.ks),
-            threads=found.options.threads, audited=AUDITED, tick=tick,
+            partial(_answers, found, models), found.asked, found.data.catalogue.n_items, mask=found.mask,
+            k=max(found.options.ks), threads=found.options.threads, audited=found.audited, tick=tick,
         )  # fmt: skip
     if found.choice is not None:
         found.fit_seconds[BLEND] = sum(found.fit_seconds[name] for name in found.choice.members)

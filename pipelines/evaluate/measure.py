@@ -26,12 +26,13 @@ _CELLS: Final = 4_000_000  # scores that are held at once
 class Judged:
     """Per relevant entry the rivals before it, and the lists [Q, k].
 
-    `optimistic` and `unmasked` hold the same under the opposite treatments, for the first questions alone.
+    `optimistic` and `otherwise` hold the same under the opposite treatments of ties and of seen items, for the
+    relevant entries of the audited questions alone.
     """
 
     ahead: NDArray[np.float64]
     optimistic: NDArray[np.float64]
-    unmasked: NDArray[np.float64]
+    otherwise: NDArray[np.float64]
     lists: Ints
 
 
@@ -51,18 +52,19 @@ def hide(scores: Floats, histories: Histories, value: float | None = None) -> Fl
 
 
 def judge(
-    answers: Answers, questions: Questions, n_items: int, *, mask: bool, k: int, threads: int = 1, audited: int = 0,
-    tick: Tick | None = None,
+    answers: Answers, questions: Questions, n_items: int, *, mask: bool, k: int, threads: int = 1,
+    audited: Ints | None = None, tick: Tick | None = None,
 ) -> dict[str, Judged]:  # fmt: skip
     """Ask every question of every model; `mask` keeps what a user has touched from competing and counting.
 
-    About the first `audited` questions it also says what the opposite treatments would have given.
+    About the questions of the rows `audited` (ascending) it also says what the opposite treatments would have given.
     """
+    rows = np.zeros(0, dtype=np.int64) if audited is None else audited
 
     def work(part: slice) -> dict[str, Judged]:
         asked = questions.histories.part(part)
         wanted = questions.relevant.take(np.arange(part.start, part.stop))
-        audit = int(wanted.starts[np.clip(audited - part.start, 0, part.stop - part.start)])
+        audit = np.isin(wanted.owner + part.start, rows)
         return {name: _judge(scores, asked, wanted, mask, k, audit) for name, scores in answers(asked).items()}
 
     found: dict[str, list[Judged]] = {}
@@ -76,16 +78,17 @@ def judge(
     return {name: _joined(ones) for name, ones in found.items()}
 
 
-def _judge(scores: Floats, asked: Histories, wanted: Sequences, mask: bool, k: int, audit: int) -> Judged:
+def _judge(scores: Floats, asked: Histories, wanted: Sequences, mask: bool, k: int, audit: NDArray[np.bool_]) -> Judged:
     owner, items = wanted.owner, wanted.items
-    unmasked = rivals_ahead(scores, owner[:audit], items[:audit])
+    other = scores if mask or not audit.any() else hide(scores.copy(), asked, np.nan)
+    otherwise = rivals_ahead(other, owner[audit], items[audit])
     if mask:
         hide(scores, asked, np.nan)
     ahead = rivals_ahead(scores, owner, items)
-    optimistic = rivals_ahead(scores, owner[:audit], items[:audit], pessimistic=False)
+    optimistic = rivals_ahead(scores, owner[audit], items[audit], pessimistic=False)
     np.nan_to_num(scores, copy=False, nan=-np.inf)
     lists = top_columns(scores, k) if k else np.zeros((len(scores), 0), dtype=np.int64)
-    return Judged(ahead, optimistic, unmasked, lists)
+    return Judged(ahead, optimistic, otherwise, lists)
 
 
 def _joined(parts: SequenceOf[Judged]) -> Judged:

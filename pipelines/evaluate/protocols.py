@@ -1,6 +1,6 @@
 """The protocols: what is learned from, whom is asked, and what counts as right, for validation and for test.
 
-leave_one_out           a user's last item is the test, the one before it validation; the test's models learn the latter
+leave_one_out           a user's last item is the test, the one before it validation
 temporal                the newest tenth of the interactions is the test, the tenth before it validation
 strong_generalisation   a tenth of the users is the test, another validation; the last fifth of what they touched counts
 """
@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """Tuning sees `validation` alone; the test's models learn the validation items too."""
+    """Tuning sees `validation` alone; the test's models learn `test.learn`, the validation items included."""
 
     validation: Part
     test: Part

@@ -16,7 +16,7 @@ from models.bootstrap import intervals
 from models.metrics import list_diversity, novelty
 from models.recommenders.base import Floats, Ints
 from models.recommenders.content import unit, vectors
-from pipelines.evaluate.compare import AUDITED, BLEND, Compared
+from pipelines.evaluate.compare import BLEND, Compared
 from pipelines.evaluate.measure import Judged, table
 from pipelines.evaluate.protocols import Questions
 
@@ -31,7 +31,7 @@ def report(found: Compared, command: str, seconds: float) -> dict[str, Any]:
     """The whole report as plain data."""
     options, facts = found.options, dict(found.data.notes)
     slices = _slices(found)
-    asked = len(_asked(found))
+    asked = len(found.asked)
     return {
         "title": f"Retrieval, {options.protocol.replace('_', ' ')}, {asked:,} users, whole catalogue of "
                  f"{found.data.catalogue.n_items:,} items",
@@ -45,17 +45,12 @@ def report(found: Compared, command: str, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _asked(found: Compared) -> Questions:
-    assert found.asked is not None
-    return found.asked
-
-
 def _slices(found: Compared) -> dict[str, tuple[NDArray[np.bool_], Questions]]:
     """Slice -> which relevant entries count, and the questions that are left with any."""
-    questions = _asked(found)
+    questions = found.asked
     relevant = questions.relevant
     known = questions.histories.sequences.lengths[relevant.owner]
-    learned = np.bincount(found.parts.test.learn.items, minlength=found.data.catalogue.n_items)[relevant.items]
+    learned = np.bincount(found.learned.items, minlength=found.data.catalogue.n_items)[relevant.items]
     entries = {
         "all": np.ones(len(known), dtype=bool), "cold users": known <= FEW, "warm users": known > FEW,
         "cold items": learned <= FEW, "new items": learned == 0,
@@ -70,9 +65,9 @@ def _slices(found: Compared) -> dict[str, tuple[NDArray[np.bool_], Questions]]:
 
 def _rows(found: Compared, name: str, keep: NDArray[np.bool_], questions: Questions) -> list[dict[str, Any]]:
     ks, columns = found.options.ks, dict[str, NDArray[np.float64]]()
-    rows = np.unique(_asked(found).relevant.owner[keep])
-    counts = np.bincount(found.parts.test.learn.items, minlength=found.data.catalogue.n_items)
-    space, learners = item_space(found), int(np.sum(found.parts.test.learn.lengths > 0))
+    rows = np.unique(found.asked.relevant.owner[keep])
+    counts = np.bincount(found.learned.items, minlength=found.data.catalogue.n_items)
+    space, learners = item_space(found), int(np.sum(found.learned.lengths > 0))
     for model, judged in found.judged.items():
         for metric, values in table(judged.ahead[keep], questions, [f"{m}@{k}" for k in ks for m in RANKED]).items():
             columns[f"{model} {metric}"] = values
@@ -102,14 +97,14 @@ def _against(found: Compared) -> dict[str, dict[str, float]]:
     if BLEND not in found.judged:
         return {}
     name = f"ndcg@{found.options.ks[0]}"
-    values = {m: table(judged.ahead, _asked(found), [name])[name] for m, judged in found.judged.items()}
+    values = {m: table(judged.ahead, found.asked, [name])[name] for m, judged in found.judged.items()}
     differences = {m: one - values[BLEND] for m, one in values.items() if m != BLEND}
     return {m: one.as_dict() for m, one in intervals(differences, seed=found.options.seed).items()}
 
 
 def item_space(found: Compared) -> Floats:
     """L2-normalised item vectors in which a list's diversity is measured: of content, else of who touched the items."""
-    catalogue, learn = found.data.catalogue, found.parts.test.learn
+    catalogue, learn = found.data.catalogue, found.learned
     if catalogue.described:
         return vectors(catalogue, _DIM, found.options.seed)
     touched: sparse.csr_matrix = learn.matrix(catalogue.n_items)
@@ -119,37 +114,45 @@ def item_space(found: Compared) -> Floats:
 
 
 def _audit(found: Compared, facts: dict[str, Any]) -> dict[str, Any]:
-    options, parts, asked = found.options, found.parts, _asked(found)
+    options, parts, asked = found.options, found.parts, found.asked
     k = options.ks[0]
 
-    some = asked.take(np.arange(min(AUDITED, len(asked))))
-    entries = len(some.relevant.items)
+    some = asked.take(found.audited)
+    reported = _reported(found, some, k)
 
     def ndcg(kind: str) -> dict[str, float]:
-        return {m: _mean(getattr(judged, kind)[:entries], some, k) for m, judged in found.judged.items()}
+        return {m: _mean(getattr(judged, kind), some, k) for m, judged in found.judged.items()}
 
-    learned = np.bincount(parts.test.learn.items, minlength=found.data.catalogue.n_items)
+    # The blend also hides seen items from its members' ranks: without that it would be another model.
+    otherwise = {m: value for m, value in ndcg("otherwise").items() if m != BLEND}
+    learned = np.bincount(found.learned.items, minlength=found.data.catalogue.n_items)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
     audit = {
         "protocol": parts.facts, "data": facts,
         "users": {"asked_in_test": len(asked), "could_be_asked": len(parts.test.questions),
                   "asked_in_validation": len(parts.validation.questions),
-                  "learned_from": int(np.sum(parts.test.learn.lengths > 0))},
+                  "learned_from": int(np.sum(found.learned.lengths > 0))},
         "items": {"in_catalogue": len(learned), "never_learned": int(np.sum(learned == 0)),
                   "relevant_never_learned": int(np.sum(learned[asked.relevant.items] == 0))},
         "relevant_per_user": round(len(asked.relevant.items) / len(asked), 3),
         "candidates": "the whole catalogue, no sampled negatives",
-        "users_of_ties_and_seen_items": len(some),
+        "users_compared": {"number": len(some), "rule": "drawn at random; all treatments below are compared on them"},
         "ties": {"treatment": "pessimistic: behind every other item with the same score",
-                 f"ndcg@{k}_as_reported": ndcg("ahead"), f"ndcg@{k}_if_optimistic": ndcg("optimistic")},
+                 f"ndcg@{k}_as_reported": reported, f"ndcg@{k}_if_optimistic": ndcg("optimistic")},
         "seen_items": {
             "treatment": "what a user has touched neither competes nor counts" if found.mask
             else "what a user has touched competes and counts like any item",
             "chosen_by": f"--seen {options.seen}; auto masks unless over 1 % of validation's answers are repeats",
-            "repeats_in_validation": round(found.repeats, 5), f"ndcg@{k}_as_reported": ndcg("ahead"),
-            f"ndcg@{k}_if_not_masked": ndcg("unmasked"),
+            "repeats_in_validation": round(found.repeats, 5), f"ndcg@{k}_as_reported": reported,
+            f"ndcg@{k}_if_not_masked" if found.mask else f"ndcg@{k}_if_masked": otherwise,
         },
-        "validation_transition": _transition(found, k),
+        "validation_transition": {
+            "treatment": parts.facts["validation_transition"] if found.options.refit
+            else "no refit: the models of validation answer the test, they never learn the validation items",
+            f"ndcg@{k}_as_reported": reported,
+            **_compared(f"ndcg@{k}_if_in_histories_alone", found.unlearned, some, k),
+            **_compared(f"ndcg@{k}_if_nowhere", found.unknown, some, k),
+        },
         "slices": {"cold users": f"known by at most {FEW} items",
                    "cold items": f"touched at most {FEW} times, 0 included",
                    "new items": "never touched in what the models learn from",
@@ -167,19 +170,11 @@ def _mean(ahead: NDArray[np.float64], questions: Questions, k: int) -> float:
     return round(float(table(ahead, questions, [f"ndcg@{k}"])[f"ndcg@{k}"].mean()), 5)
 
 
-def _transition(found: Compared, k: int) -> dict[str, Any]:
-    told: dict[str, Any] = {"treatment": found.parts.facts["validation_transition"]}
-    if found.transition_rows is None or len(_asked(found)) != len(found.parts.test.questions):
-        return told
-    rows, asked = found.transition_rows, _asked(found)
-    same = asked.take(rows)
-    places = asked.relevant.starts[rows]
+def _reported(found: Compared, some: Questions, k: int) -> dict[str, float]:
+    """What the report's rows say, on the audited users alone."""
+    keep = np.isin(found.asked.relevant.owner, found.audited)
+    return {m: _mean(judged.ahead[keep], some, k) for m, judged in found.judged.items()}
 
-    def judged_on(judged: Judged) -> float:
-        return _mean(judged.ahead[places], same, k)
 
-    return told | {
-        "users_compared": len(rows),
-        f"ndcg@{k}_with": {m: judged_on(found.judged[m]) for m in found.untransitioned},
-        f"ndcg@{k}_without": {m: _mean(judged.ahead, same, k) for m, judged in found.untransitioned.items()},
-    }
+def _compared(name: str, judged: dict[str, Judged], some: Questions, k: int) -> dict[str, dict[str, float]]:
+    return {name: {m: _mean(one.ahead, some, k) for m, one in judged.items()}} if judged else {}

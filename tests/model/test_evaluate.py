@@ -15,6 +15,7 @@ from adapters.errors import BadInput
 from adapters.registry import open_registry
 from models.recommenders.base import Floats, Histories, Recommender, Training
 from pipelines.evaluate import __main__ as program
+from pipelines.evaluate import compare as comparing
 from pipelines.evaluate.blending import choose
 from pipelines.evaluate.compare import Options, compare
 from pipelines.evaluate.dataset import load
@@ -59,10 +60,38 @@ def test_the_report_holds_what_is_promised(tmp_path: Path) -> None:
     assert audit["ties"]["treatment"].startswith("pessimistic")
     assert audit["ties"]["ndcg@10_if_optimistic"]["popularity"] >= audit["ties"]["ndcg@10_as_reported"]["popularity"]
     assert audit["seen_items"]["treatment"].endswith("neither competes nor counts")
-    assert audit["validation_transition"]["users_compared"] == 300
-    with_, without = (audit["validation_transition"][f"ndcg@10_{kind}"] for kind in ("with", "without"))
-    assert with_["co-occurrence"] > without["co-occurrence"]  # the newest item says most about the next
-    assert with_["co-occurrence"] == pytest.approx(ndcg(made)["co-occurrence"], abs=1e-5)
+    assert audit["users_compared"]["number"] == 300
+    transition = audit["validation_transition"]
+    kinds = ("as_reported", "if_in_histories_alone", "if_nowhere")
+    reported, in_histories, nowhere = (transition[f"ndcg@10_{kind}"] for kind in kinds)
+    assert reported.keys() == in_histories.keys() == nowhere.keys() >= {"co-occurrence", "popularity"}
+    assert in_histories["co-occurrence"] > nowhere["co-occurrence"]  # the newest item says most about the next
+    assert reported["co-occurrence"] == pytest.approx(ndcg(made)["co-occurrence"], abs=1e-5)
+
+
+def test_without_a_refit_the_models_of_validation_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune = Tuner.tune  # one trial each, the same in both runs
+    monkeypatch.setattr(Tuner, "tune", lambda self, kind, seconds: tune(self, kind, 0.0))
+    path = write_text(tmp_path / "sequences.txt", walks())
+    learned, alone = evaluated(path), evaluated(path, refit=False)
+    told = alone["audit"]["validation_transition"]
+    assert told["treatment"].startswith("no refit")
+    assert "ndcg@10_if_in_histories_alone" not in told
+    assert ndcg(alone) == pytest.approx(
+        learned["audit"]["validation_transition"]["ndcg@10_if_in_histories_alone"], abs=1e-5
+    )
+    assert ndcg(alone)["co-occurrence"] != ndcg(learned)["co-occurrence"]
+
+
+def test_what_is_audited_is_drawn_from_all_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first half of the file can be foretold, the second cannot.
+    easy, rng = walks(200), np.random.default_rng(3)
+    hard = [[int(item) for item in rng.choice(40, size=6, replace=False)] for _ in range(200)]
+    monkeypatch.setattr(comparing, "AUDITED", 100)
+    made = evaluated(write_text(tmp_path / "halves.txt", [*easy, *hard]), models=("co-occurrence",))
+    audit, all_users = made["audit"], ndcg(made)["co-occurrence"]
+    assert audit["users_compared"]["number"] == 100
+    assert audit["ties"]["ndcg@10_as_reported"]["co-occurrence"] == pytest.approx(all_users, abs=0.12)
 
 
 def test_the_blend_is_at_least_as_good_as_the_best(tmp_path: Path) -> None:
@@ -101,6 +130,7 @@ def test_repeats_are_kept_where_people_repeat(tmp_path: Path) -> None:
     made = evaluated(write_text(tmp_path / "again.txt", rows), models=("popularity", "co-occurrence"))
     assert made["audit"]["seen_items"]["treatment"].startswith("what a user has touched competes")
     assert made["audit"]["seen_items"]["repeats_in_validation"] == 1.0
+    assert made["audit"]["seen_items"]["ndcg@10_if_masked"]["popularity"] == 0.0
     masked = evaluated(write_text(tmp_path / "again.txt", rows), models=("popularity",), seen="mask")
     assert ndcg(masked)["popularity"] == 0.0
 
