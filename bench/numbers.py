@@ -13,6 +13,9 @@ from typing import Any, Final
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 PROTOCOL_RESULTS: Final = ("leave_one_out_grocery", "temporal_grocery", "strong_generalisation_grocery")
+PUBLIC_RESULTS: Final = {
+    "leave_one_out_beauty": "Beauty", "leave_one_out_toys": "Toys", "leave_one_out_sports": "Sports",
+}  # fmt: skip
 STAGES: Final = ("retrieve", "features", "prerank", "rank", "rerank", "total")
 
 
@@ -29,6 +32,8 @@ def numbers() -> str:
         path = RESULTS / f"{name}.json"
         if path.exists():
             parts.append(render(json.loads(path.read_text(encoding="utf-8"))))
+    if public := public_sets():
+        parts.append(public)
     return "\n\n".join(parts) or "Nothing is measured yet: `make bench`."
 
 
@@ -289,10 +294,36 @@ def _ahead(result: Mapping[str, Any]) -> str:
     return f"{text}.\n\n"
 
 
+def public_sets() -> str:
+    """Retrieval models on the public Amazon sets, measured as papers measure; a column of two metrics for each set."""
+    paths = ((name, RESULTS / f"{file}.json") for file, name in PUBLIC_RESULTS.items())
+    found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths if path.exists()}
+    if not found:
+        return ""
+    metrics = ("recall@10", "ndcg@10")
+    shown = {name: {row["model"]: row for row in one["rows"] if row["slice"] == "all"} for name, one in found.items()}
+    models = list(next(iter(shown.values())))
+    measured = [(rows, metric) for rows in shown.values() for metric in metrics]
+    cells = [[model, *(_interval(rows[model]["metrics"][metric]) for rows, metric in measured)] for model in models]
+    told = "; ".join(
+        f"{name}: {rows['popularity']['users']:,} users, {found[name]['audit']['items']['in_catalogue']:,} items, "
+        f"{found[name]['seconds']:.0f} s, {found[name]['audit']['peak_memory_gib']} GiB"
+        for name, rows in shown.items()
+    )
+    first = next(iter(found.values()))
+    head = ["model", *(f"{name} {metric}" for name in shown for metric in metrics)]
+    return (
+        "**Public data, as papers measure**: Amazon reviews, 5-core, the whole catalogue ranked, models that never "
+        f"learn the validation items (`{first['command']}`):\n\n{table(head, cells)}\n\n{told}.\n\n{source(first)}"
+    )
+
+
 def retrieval() -> str:
     """Retrieval models by protocol: what docs/evaluation.md shows, from every result of that kind."""
     found = (RESULTS / f"{name}.json" for name in PROTOCOL_RESULTS)
     parts = [_retrieval(json.loads(path.read_text(encoding="utf-8"))) for path in found if path.exists()]
+    if public := public_sets():
+        parts.insert(0, public)
     return "\n\n".join(parts) or "Nothing is measured yet."
 
 
