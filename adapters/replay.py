@@ -168,7 +168,8 @@ def _by_models(record: Record, models: ArchivedModels, ids: Sequence[str]) -> It
     recent = np.array([models.row_of.get(item, beyond) for item in record["recent_items"]], np.int64)
     votes, _ = models.cooccurrence.retrieve(recent, SIZES["cooccurrence"])
     rows = np.array([models.row_of.get(item, -1) for item in ids], np.int64)
-    yield "cooccurrence_score", np.where(rows >= 0, models.cooccurrence.score(recent, rows), 0.0)
+    for name, votes_for in models.cooccurrence.features(recent, rows).items():
+        yield name, np.where(rows >= 0, votes_for, 0.0)
     for name, found in (("two_tower", near[0]), ("cooccurrence", votes if len(recent) else votes[:0])):
         place = {items[row]: float(i) for i, row in enumerate(found.tolist(), start=1) if row >= 0}
         if name in sources and any(mask >> sources.index(name) & 1 for mask in masks.values()):

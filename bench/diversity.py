@@ -27,10 +27,9 @@ from bench.samples import keep
 from models.bootstrap import interval, paired
 from models.diversity import miscalibration
 from models.metrics import coverage, intra_list_diversity, ndcg, ranks_from_list
-from pipelines.build_dataset import Outcomes
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
 from pipelines.evaluate.funnel import MIX, RULE, SHOWN, Funnel, first_of_each, rearranged
-from pipelines.history import load_feeds
+from pipelines.history import Outcomes, load_feeds
 from pipelines.stages import Context, open_context
 from settings import ROOT
 

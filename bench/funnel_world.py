@@ -32,7 +32,7 @@ from feature_repo.plan import FeaturePlan
 from feature_repo.windows import DAY_MS, HOUR_MS
 from models import onnx_export, ranker
 from models.ann_index import AnnConfig, AnnIndex
-from models.cooccurrence import Cooccurrence
+from models.cooccurrence import Cooccurrence, CooccurrenceConfig
 from models.ranking_features import DEVICES, FEATURES, SOURCES, RankingInputs, assemble
 from models.retrieval import SIZES
 from models.two_tower import Content, TwoTower, TwoTowerConfig
@@ -186,10 +186,10 @@ def _rows_of_one(
         rank[places] = np.arange(1.0, len(places) + 1)
         return rank
 
-    user, categories = rng.integers(0, _TEMPLATES), rng.integers(0, CATEGORIES, n)
+    user, categories, voted = rng.integers(0, _TEMPLATES), rng.integers(0, CATEGORIES, n), rng.random(n) < 0.3
     retrieval = {f"{source}_rank": among(SIZES[source]) for source in SOURCES} | {
         "two_tower_score": rng.normal(0.4, 0.2, n), "popularity_score": 1.0 / rng.integers(1, scale.items, n) ** 0.8,
-        "cooccurrence_score": np.where(rng.random(n) < 0.3, rng.random(n), 0.0),
+        "cooccurrence_score": voted * rng.random(n), "cooccurrence_steady_score": voted * rng.random(n),
     }  # fmt: skip
     items = some("item_activity", 1 / 3) | {
         "price_cents": rng.integers(200, 20_000, n), "age_hours": rng.random(n) * 300 * 24,
@@ -252,7 +252,7 @@ def _neighbours(scale: Scale, ids: list[str], scratch: Path) -> dict[str, dict[s
     rng = np.random.default_rng(scale.seed + 1)
     neighbours = (scale.items * rng.random((scale.items, _NEIGHBOURS)) ** 2).astype(np.int32)
     scores = np.tile(np.linspace(1, 0.1, _NEIGHBOURS, dtype=np.float32), (scale.items, 1))
-    np.savez(scratch / "neighbours.npz", ids=neighbours, scores=scores)
+    np.savez(scratch / "neighbours.npz", ids=neighbours, scores=scores, say=CooccurrenceConfig().say)
     popularity = (1.0 / np.arange(1, scale.items + 1) ** 0.8).astype(np.float32)
     np.savez(scratch / "popularity.npz", scores=popularity)
     assert Cooccurrence.load(scratch / "neighbours.npz").ids.shape == neighbours.shape

@@ -58,6 +58,7 @@ _SINGLE: Final = {
     "two_tower_score": "closeness to your taste",
     "two_tower_rank": "place among what is closest to your taste",
     "cooccurrence_score": "goes with your recent clicks",
+    "cooccurrence_steady_score": "goes with all that you touched lately",
     "cooccurrence_rank": "place among what goes with your clicks",
     "trending_rank": "place among what is trending",
     "new_items_rank": "place among the newest",

@@ -37,7 +37,7 @@ USER_CATEGORY: Final = (
 )
 SOURCES: Final = ("two_tower", "cooccurrence", "trending", "new_items")
 RETRIEVAL: Final = (
-    "two_tower_score", "cooccurrence_score", "popularity_score",
+    "two_tower_score", "cooccurrence_score", "cooccurrence_steady_score", "popularity_score",
     *(f"{source}_rank" for source in SOURCES),
 )
 STATIC: Final = ("price_cents", "age_hours")
@@ -78,8 +78,9 @@ class RankingInputs:
     user_category: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """[n] each: user_category_activity windows of (this shopper, the candidate's category)."""
     retrieval: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """[n] each: `two_tower_score` (cosine), `cooccurrence_score`, `popularity_score` of every candidate, whatever
-    source it came from; `<source>_rank` (1-based place in that source's list, NaN where it did not return it)."""
+    """[n] each: `two_tower_score` (cosine), `cooccurrence_score` (the newest recent items say most),
+    `cooccurrence_steady_score` (all say the same), `popularity_score` of every candidate, whatever source it came from;
+    `<source>_rank` (1-based place in that source's list, NaN where it did not return it)."""
     category: NDArray[Any] | None = None
     """[n] category of each candidate (strings or codes), compared with `recent_categories`."""
     item_ids: NDArray[Any] | None = None

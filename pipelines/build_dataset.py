@@ -12,13 +12,12 @@ import time
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adapters.errors import BadInput
 from models.ranker import RankingRows
 from models.ranking_features import FEATURES_SHA
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
-from pipelines.history import Feeds, History, Ints, load_feeds
+from pipelines.history import Feeds, Ints, Outcomes, load_feeds
 from pipelines.stages import STAGES, Context, Stage, open_context
 
 MOST_REQUESTS: Final = 3000
@@ -105,32 +104,6 @@ def _rows(retrieval: Retrieval, feeds: Feeds, until_ms: int, seed: int) -> tuple
         np.concatenate(features), np.concatenate(labels), np.array(groups), places if places.any() else None
     )
     return rows, np.array(times)
-
-
-class Outcomes:
-    """What each shopper did by the end of the window."""
-
-    def __init__(self, history: History, until_ms: int) -> None:
-        inside = history.time_ms < until_ms
-        order = np.lexsort((history.time_ms[inside], history.user[inside]))
-        self._user, self._time = history.user[inside][order], history.time_ms[inside][order]
-        self._item, self._kind = history.item[inside][order], history.kind[inside][order]
-        self._start = np.searchsorted(self._user, np.arange(len(history.users) + 1))
-        self._grade = np.zeros(len(history.items), dtype=np.int64)
-
-    def after(self, user: int, time_ms: int) -> tuple[Ints, NDArray[np.int8]]:
-        """Items touched from `time_ms` on, and how, in order of time."""
-        mine = slice(self._start[user], self._start[user + 1])
-        first = mine.start + np.searchsorted(self._time[mine], time_ms)
-        return self._item[first : mine.stop], self._kind[first : mine.stop]
-
-    def labels(self, user: int, time_ms: int, rows: Ints) -> Ints:
-        """The strongest thing the shopper did with each of `rows`: 0 nothing, 1 click, 2 cart, 3 order."""
-        item, kind = self.after(user, time_ms)
-        np.maximum.at(self._grade, item, kind)
-        found = self._grade[rows]
-        self._grade[item] = 0
-        return found
 
 
 def _shown(requests: Requests, feeds: Feeds) -> dict[int, dict[int, int]]:

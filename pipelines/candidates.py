@@ -125,7 +125,7 @@ class Retrieval:
         inside = np.where(known, rows, 0)
         cosine = self.embeddings[inside] @ self.queries[request]
         columns["two_tower_score"] = np.where(known, cosine, np.nan)
-        columns["cooccurrence_score"] = self.neighbours.score(self.recent[request], rows)
+        columns |= self.neighbours.features(self.recent[request], rows)
         columns["popularity_score"] = np.where(known, self.popularity[inside], 0.0)
         return columns
 

@@ -109,6 +109,32 @@ class Recent:
         return np.where((place >= 0) & (self._user[inside] == user[:, None]), self._item[inside], -1)
 
 
+class Outcomes:
+    """What each shopper did by the end of the window."""
+
+    def __init__(self, history: History, until_ms: int) -> None:
+        inside = history.time_ms < until_ms
+        order = np.lexsort((history.time_ms[inside], history.user[inside]))
+        self._user, self._time = history.user[inside][order], history.time_ms[inside][order]
+        self._item, self._kind = history.item[inside][order], history.kind[inside][order]
+        self._start = np.searchsorted(self._user, np.arange(len(history.users) + 1))
+        self._grade = np.zeros(len(history.items), dtype=np.int64)
+
+    def after(self, user: int, time_ms: int) -> tuple[Ints, NDArray[np.int8]]:
+        """Items touched from `time_ms` on, and how, in order of time."""
+        mine = slice(self._start[user], self._start[user + 1])
+        first = mine.start + np.searchsorted(self._time[mine], time_ms)
+        return self._item[first : mine.stop], self._kind[first : mine.stop]
+
+    def labels(self, user: int, time_ms: int, rows: Ints) -> Ints:
+        """The strongest thing the shopper did with each of `rows`: 0 nothing, 1 click, 2 cart, 3 order."""
+        item, kind = self.after(user, time_ms)
+        np.maximum.at(self._grade, item, kind)
+        found = self._grade[rows]
+        self._grade[item] = 0
+        return found
+
+
 def load_history(lake: Path, as_of_ms: int) -> History:
     """Read interactions and item states up to and including `as_of_ms`. Raises BadInput when there are none."""
     until = as_of_ms + 1

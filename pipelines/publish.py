@@ -70,7 +70,8 @@ def bundles_of(context: Context, stage: Stage, found: dict[str, str], folder: Pa
         ),
         "cooccurrence": (
             _dated(stage, "cooccurrence/neighbours.npz", two_tower),
-            _files(stage, ["cooccurrence/neighbours.npz"]) | items, {},
+            _files(stage, ["cooccurrence/neighbours.npz"]) | items,
+            {"report": _json(stage, "cooccurrence/report.json")},
         ),
         "popularity": (
             _dated(stage, "popularity/popularity.npz", two_tower),

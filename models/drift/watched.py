@@ -58,6 +58,7 @@ WATCHED: Final[dict[str, Watch]] = {
     "item_impressions_count_7d": CLOCK, "item_clicks_count_7d": CLOCK, "item_carts_count_7d": CLOCK,
     "item_orders_count_7d": CLOCK, "item_buyers_distinct_7d": CLOCK, "uc_clicks_count_7d": CLOCK,
     "uc_carts_count_7d": CLOCK, "uc_orders_count_7d": CLOCK, "cooccurrence_score": CLOCK, "popularity_score": CLOCK,
+    "cooccurrence_steady_score": CLOCK,
     "cooccurrence_rank": CLOCK, "trending_rank": CLOCK, "new_items_rank": CLOCK, "item_log_age_hours": CLOCK,
     "recent_position": CLOCK, "item_ctr_24h": CLOCK, "item_momentum": CLOCK, "hour_sin": CLOCK, "hour_cos": CLOCK,
     "weekday": CLOCK, "item_ctr_7d": CLOCK, "item_cart_rate_7d": CLOCK, "item_order_rate_7d": CLOCK,
@@ -83,7 +84,7 @@ SLICED: Final = ("device", "country", "shopper")
 UNKNOWN_OF_NEWCOMERS: Final = frozenset(
     name for name in FEATURES
     if name.startswith(("user_", "uc_", "price_ratio_", "category_affinity_", "recent_")) or name.endswith("_rank")
-    or name in ("same_category_as_last", "two_tower_score", "cooccurrence_score")
+    or name in ("same_category_as_last", "two_tower_score", "cooccurrence_score", "cooccurrence_steady_score")
 )  # fmt: skip
 """Columns that a newcomer leaves empty: their nulls tell who asks, not what broke."""
 

@@ -27,9 +27,8 @@ from models.rerank.base import brought_forward
 from models.rerank.category_mix import CategoryMix, mixed
 from models.rerank.mmr import Mmr, diversified
 from models.retrieval import top_rows
-from pipelines.build_dataset import Outcomes
 from pipelines.candidates import Requests, Retrieval, grid, requests_in
-from pipelines.history import Ints, load_feeds
+from pipelines.history import Ints, Outcomes, load_feeds
 from pipelines.oracle import Oracle, open_oracle
 from pipelines.rankers import FORMS, RANKERS, SERVES
 from pipelines.run_record import record

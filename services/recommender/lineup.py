@@ -185,4 +185,4 @@ def _cooccurrence(
     known = to_row[:-1] >= 0
     ids[to_row[:-1][known]] = to_row[loaded.ids[known]]
     scores[to_row[:-1][known]] = loaded.scores[known]
-    return Cooccurrence(ids, scores)
+    return Cooccurrence(ids, scores, loaded.say)

@@ -50,5 +50,5 @@ def _retrieval(query: Query, pool: Pool) -> dict[str, NDArray[np.float64]]:
         scores = columns["two_tower_score"] = np.full(len(rows), np.nan)
         scores[known] = index.vectors(rows[known]) @ query.embedding
     if query.votes is not None:
-        columns["cooccurrence_score"] = query.votes.of(rows).astype(np.float64)
+        columns |= {name: one.astype(np.float64) for name, one in query.votes.features(rows).items()}
     return columns

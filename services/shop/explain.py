@@ -16,6 +16,7 @@ from services.shop import words
 WORTH: Final = (
     "two_tower_score",
     "cooccurrence_score",
+    "cooccurrence_steady_score",
     "popularity_score",
     "uc_clicks_count_24h",
     "uc_clicks_count_7d",

@@ -64,15 +64,27 @@ def test_retrieve_and_score_agree(tmp_path: Path) -> None:
     assert len(rows) == 25
     assert np.all(np.diff(scores) <= 0)
     assert len(set(rows.tolist())) == 25
-    np.testing.assert_allclose(model.score(recent, rows), scores, rtol=1e-6)
-    everything = model.score(recent, np.arange(60))
+    np.testing.assert_allclose(model.features(recent, rows)["cooccurrence_score"], scores, rtol=1e-6)
+    everything = model.features(recent, np.arange(60))["cooccurrence_score"]
     assert set(np.argsort(-everything)[:20]) == set(rows[:20])
     assert len(model.retrieve(np.zeros(0, dtype=int), 10)[0]) == 0
-    assert model.score(np.zeros(0, dtype=int), np.arange(3)).tolist() == [0, 0, 0]
+    assert {name: one.tolist() for name, one in model.features(np.zeros(0, dtype=int), np.arange(3)).items()} == {
+        "cooccurrence_score": [0, 0, 0], "cooccurrence_steady_score": [0, 0, 0],
+    }  # fmt: skip
+
+
+def test_the_newest_say_most_and_steadily_all_the_same() -> None:
+    ids, scores = np.array([[2], [3], [-1], [-1]], dtype=np.int32), np.ones((4, 1), dtype=np.float32)
+    model = Cooccurrence(ids, scores, CooccurrenceConfig(recency=1.0).say)
+    told = model.features(np.array([0, 1, 1]), np.arange(4))
+    assert told["cooccurrence_score"].tolist() == pytest.approx([0, 0, 1, 1 / 2 + 1 / 3])
+    assert told["cooccurrence_steady_score"].tolist() == [0, 0, 1, 2]
+    longer = np.concatenate([np.full(20, 1), np.full(9, 0)])  # what is older than twenty items counts nothing
+    assert model.features(longer, np.array([2]))["cooccurrence_steady_score"].tolist() == [0]
 
 
 def test_a_strange_file_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", ids=np.zeros((2, 3)), scores=np.zeros((2, 2)))
+    np.savez(tmp_path / "x.npz", ids=np.zeros((2, 3)), scores=np.zeros((2, 2)), say=np.ones(20))
     with pytest.raises(ValueError, match="do not belong together"):
         Cooccurrence.load(tmp_path / "x.npz")
 
@@ -83,9 +95,11 @@ def test_popularity_decays() -> None:
     np.testing.assert_allclose(np.expm1(scores), [1.0, 1.0, 0.0], atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"window": 0}, {"gap_decay": 0}, {"half_life_days": -1}])
+@pytest.mark.parametrize("wrong", [{"window": 0}, {"gap_decay": 0}, {"half_life_days": -1}, {"recency": -1}])
 def test_configs_check_themselves(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         CooccurrenceConfig(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        CooccurrenceConfig(half_life_days=0)
     with pytest.raises(ValueError):
         PopularityConfig(0)
