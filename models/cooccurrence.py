@@ -20,8 +20,8 @@ Rows = NDArray[np.integer[Any]]
 FEATURES: Final = ("cooccurrence_score", "cooccurrence_steady_score")
 """Whether an item goes with the newest of what the shopper touched last; and with all of it alike."""
 _DENSE_BELOW: Final = 5000  # items; 25M pairs of 8 bytes
-_PART: Final = 4_000_000  # pairs that are summed at once
 _RECENT: Final = 20
+_MOST_DENSE, _MOST_SPARSE = 400_000_000, 50_000_000  # pairs; a few seconds, and a minute and 5 GiB where all differ
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,18 @@ def build(
         # A pair counts the same both ways: it is summed under the lower row.
         keys = np.minimum(a, b) * n_items + np.maximum(a, b)
         waiting.append((keys, config.gap_decay ** (gap - 1) * fresh[gap:][same]))
-        if sum(len(keys) for keys, _ in waiting) >= _PART:
+        if sum(len(keys) for keys, _ in waiting) >= pairs.part:
             pairs.add(*_joined(waiting))
             waiting = []
     if waiting:
         pairs.add(*_joined(waiting))
     ids, scores = pairs.nearest(config)
     return Cooccurrence(ids, scores, config.say)
+
+
+def most_pairs(n_items: int) -> int:
+    """So many pairs (interactions x window) may be counted: sorting those of a large catalogue takes time and memory."""
+    return _MOST_DENSE if n_items <= _DENSE_BELOW else _MOST_SPARSE
 
 
 def _joined(
@@ -158,6 +163,9 @@ def _joined(
 
 class _Dense:
     """Sums of pairs of a small catalogue, as one square of which the upper half is filled."""
+
+    part: Final = 4_000_000
+    """So many pairs are summed at once."""
 
     def __init__(self, n_items: int) -> None:
         self._sums = np.zeros((n_items, n_items))
@@ -184,6 +192,8 @@ class _Dense:
 
 class _Sparse:
     """Sums of pairs of a large catalogue, by sorted keys (the lower row x items + the higher)."""
+
+    part: Final = 20_000_000  # each part is merged with all keys so far
 
     def __init__(self, n_items: int) -> None:
         self._n_items = n_items

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.cooccurrence import Cooccurrence, CooccurrenceConfig, build
+from models.cooccurrence import Cooccurrence, CooccurrenceConfig, build, most_pairs
 from models.metrics import per_shopper, ranks_from_list
 from models.popularity import PopularityConfig, popularity
 from pipelines.history import History, Ints, Outcomes
@@ -27,7 +27,6 @@ REACHES: Final = ((30, 0.95), (100, 1.0), (8, 0.8), (3, 0.8))
 RECENCIES: Final = (1.0, 0.5, 0.75, 1.5)
 _MOST_ASKED: Final = 2000
 _LEAST_ASKED: Final = 100
-_MOST_PAIRS: Final = 400_000_000
 _LISTED: Final = 100
 METRIC: Final = "ndcg@10"
 
@@ -71,7 +70,8 @@ def choose(history: History, stage: Stage, seed: int) -> tuple[CooccurrenceConfi
     """The options that foretell the newest window best, and what was tried; the defaults if few were active in it."""
     since = stage.until_ms - stage.window_ms
     events = int(np.count_nonzero(history.positives & (history.time_ms < stage.until_ms)))
-    affordable = [reach for reach in REACHES if reach[0] * events <= _MOST_PAIRS] or [min(REACHES)]
+    most = most_pairs(len(history.items))
+    affordable = [reach for reach in REACHES if reach[0] * events <= most] or [min(REACHES)]
     configs = [
         CooccurrenceConfig(window=window, gap_decay=gap_decay, half_life_days=30 * stage.window_days)
         for window, gap_decay in affordable

@@ -72,7 +72,7 @@ def test_few_shoppers_or_too_many_pairs_leave_the_defaults(monkeypatch: pytest.M
     first = Stage("past", int(history.time_ms[0]) + DAY_MS, DAY_MS, Path())
     config, tried = choose(history, first, 7)  # nothing was known before its newest window
     assert (config.window, config.recency, tried) == (30, 1.0, [])
-    monkeypatch.setattr(build_cooccurrence, "_MOST_PAIRS", 10 * len(history.item))
+    monkeypatch.setattr(build_cooccurrence, "most_pairs", lambda n_items: 10 * len(history.item))
     assert {one["window"] for one in choose(history, stage_of(history), 7)[1]} == {3, 8}
     monkeypatch.setattr(build_cooccurrence, "_LEAST_ASKED", SHOPPERS + 1)
     config, tried = choose(history, stage_of(history), 7)
