@@ -151,7 +151,7 @@ def build(
 
 
 def most_pairs(n_items: int) -> int:
-    """So many pairs (interactions x window) may be counted: sorting those of a large catalogue takes time and memory."""
+    """So many pairs (interactions x window) may be counted: those of a large catalogue are sorted, slow and wide."""
     return _MOST_DENSE if n_items <= _DENSE_BELOW else _MOST_SPARSE
 
 
