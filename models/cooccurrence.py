@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.popularity import DAY_MS
+from models.retrieval import looked_up
 
 Rows = NDArray[np.integer[Any]]
 FEATURES: Final = ("cooccurrence_score", "cooccurrence_steady_score")
@@ -39,10 +40,8 @@ class CooccurrenceConfig:
     def __post_init__(self) -> None:
         if self.window < 1 or self.neighbours < 1:
             raise ValueError(f"window and neighbours must be at least 1: {self}")
-        if not 0 < self.gap_decay <= 1 or min(self.half_life_days, self.shrink, self.recency) < 0:
-            raise ValueError(f"gap_decay in (0, 1] and nothing below zero is needed: {self}")
-        if not self.half_life_days:
-            raise ValueError(f"half_life_days > 0 is needed: {self}")
+        if not 0 < self.gap_decay <= 1 or self.half_life_days <= 0 or min(self.shrink, self.recency) < 0:
+            raise ValueError(f"gap_decay in (0, 1], half_life_days > 0, shrink and recency >= 0 are needed: {self}")
 
     @property
     def say(self) -> NDArray[np.float64]:
@@ -68,12 +67,8 @@ class Votes(NamedTuple):
 
     def features(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
         """What rankers are told of given `rows` [n]; 0 for one that is nobody's neighbour."""
-        if not len(self.rows):
-            return {name: np.zeros(len(rows), dtype=np.float32) for name in FEATURES}
-        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        known = self.rows[at] == rows
-        sums = (self.scores, self.steady)
-        return {n: np.where(known, one[at], 0.0).astype(np.float32) for n, one in zip(FEATURES, sums, strict=True)}
+        sums = zip(FEATURES, (self.scores, self.steady), strict=True)
+        return {name: looked_up(self.rows, one, rows, 0.0).astype(np.float32) for name, one in sums}
 
 
 @dataclass(frozen=True)

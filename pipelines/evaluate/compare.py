@@ -16,7 +16,7 @@ from pipelines.evaluate.blending import MOST_QUESTIONS, Choice, choose
 from pipelines.evaluate.dataset import Dataset
 from pipelines.evaluate.measure import Judged, judge
 from pipelines.evaluate.progress import Progress
-from pipelines.evaluate.protocols import Part, Questions, Split, seen, split
+from pipelines.evaluate.protocols import Part, Questions, Split, drawn, seen, split
 from pipelines.evaluate.tuning import Tuned, Tuner
 
 BLEND: Final = "blend"
@@ -108,7 +108,7 @@ def compare(data: Dataset, options: Options, progress: Progress) -> Compared:
     found = Compared(options, data, parts, mask, repeats)
     kinds = _suitable(found, progress)
     found.rows, judging = _affordable(found, len(kinds))
-    found.audited = _some(len(found.rows), AUDITED, options.seed)
+    found.audited = drawn(len(found.rows), AUDITED, options.seed)
     _tune(found, kinds, began + options.budget - judging, progress)
     if options.blended and len(found.tuned) > 1:
         _choose_blend(found, progress)
@@ -143,15 +143,10 @@ def _affordable(found: Compared, models: int) -> tuple[Ints, float]:
     options = found.options
     each = found.data.catalogue.n_items * models * (1 + options.blended) * _SECONDS_PER_CELL
     most = max(int(_MOST_FOR_JUDGING * options.budget / each), 100)
-    rows = _some(len(found.parts.test.questions), most, options.seed)
+    rows = drawn(len(found.parts.test.questions), most, options.seed)
     blending = 2 * min(len(found.parts.validation.questions), MOST_QUESTIONS) if options.blended else 0
     auditing = 2 * min(len(rows), AUDITED)
     return rows, min((len(rows) + blending + auditing) * each, options.budget / 2)
-
-
-def _some(of: int, most: int, seed: int) -> Ints:
-    """All of so many rows, or `most` of them drawn at random, ascending."""
-    return np.sort(np.random.default_rng(seed).permutation(of)[:most])
 
 
 def _tune(found: Compared, kinds: dict[str, type[Recommender]], until: float, progress: Progress) -> None:

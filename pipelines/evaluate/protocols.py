@@ -144,6 +144,11 @@ def _distinct(sequences: Sequences, n_items: int) -> Sequences:
     return sequences.where(keep)
 
 
+def drawn(of: int, most: int, seed: int) -> Ints:
+    """All of so many rows, or `most` of them drawn at random, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(of)[:most])
+
+
 def seen(questions: Questions) -> NDArray[np.bool_]:
     """Whether each relevant entry is in its user's history already, bool [relevant entries]."""
     past, relevant = questions.histories.sequences, questions.relevant

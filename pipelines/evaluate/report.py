@@ -96,8 +96,8 @@ def _against(found: Compared) -> dict[str, dict[str, float]]:
     """Paired difference to the blend at the first k, users resampled together: negative where the blend is better."""
     if BLEND not in found.judged:
         return {}
-    name = f"ndcg@{found.options.ks[0]}"
-    values = {m: table(judged.ahead, found.asked, [name])[name] for m, judged in found.judged.items()}
+    name, asked = f"ndcg@{found.options.ks[0]}", found.asked
+    values = {m: table(judged.ahead, asked, [name])[name] for m, judged in found.judged.items()}
     differences = {m: one - values[BLEND] for m, one in values.items() if m != BLEND}
     return {m: one.as_dict() for m, one in intervals(differences, seed=found.options.seed).items()}
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.recommenders.base import Catalogue, Histories, Recommender, Sequences, Training
 from pipelines.evaluate.measure import value
-from pipelines.evaluate.protocols import Questions
+from pipelines.evaluate.protocols import Questions, drawn
 
 FEW, SOME, ALL = 2500, 6000, 12000
 """Validation questions of the three rungs."""
@@ -123,8 +123,7 @@ class Tuner:
         return float(found.mean())
 
     def _sample(self, most: int) -> Questions:
-        chosen = np.random.default_rng(self.seed).permutation(len(self.questions))[:most]
-        return self.questions.take(np.sort(chosen))
+        return self.questions.take(drawn(len(self.questions), most, self.seed))
 
     def _at_once(self, kind: type[Recommender], seconds: float, rng: np.random.Generator) -> Tuned:
         began, trials = time.monotonic(), list[Trial]()
